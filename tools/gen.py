@@ -77,7 +77,8 @@ def generate(out: Path) -> None:
 
 
 def protoc(files: Iterable[str], *options: str) -> None:
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{CONTRACTS}", f"-I{THIRD_PARTY}", *options, *files]
+    imports = f"-I{CONTRACTS}", f"-I{THIRD_PARTY}"
+    command = [sys.executable, "-m", "grpc_tools.protoc", *imports, *options, *files]
     if subprocess.run(command, check=False).returncode:
         raise SystemExit("protoc refused the contracts; its message is above.")
 
