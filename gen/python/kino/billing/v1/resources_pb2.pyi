@@ -396,7 +396,7 @@ class Entitlement(_message.Message):
     concurrent_stream_limit: _builtins.int
     """How many streams may run at the same time."""
     subscription: _builtins.str
-    """The subscription behind it; empty where none is needed (publishers and operators) or none exists."""
+    """The subscription behind it; empty where none exists."""
     reason: _builtins.str
     """When not entitled: why, as a reason in upper snake case, for example `NO_SUBSCRIPTION`, `INVOICE_UNPAID`."""
     @_builtins.property

@@ -105,44 +105,6 @@ class Capabilities(_message.Message):
 Global___Capabilities: _TypeAlias = Capabilities  # noqa: Y015
 
 @_typing.final
-class VideoRung(_message.Message):
-    """A rung of the ladder that is to be made."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RENDITION_ID_FIELD_NUMBER: _builtins.int
-    WIDTH_FIELD_NUMBER: _builtins.int
-    HEIGHT_FIELD_NUMBER: _builtins.int
-    CRF_FIELD_NUMBER: _builtins.int
-    MAX_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
-    rendition_id: _builtins.str
-    """Id of the rendition."""
-    width: _builtins.int
-    """Width in pixels, even."""
-    height: _builtins.int
-    """Height in pixels, even."""
-    crf: _builtins.float
-    """Constant rate factor, in the codec's own scale."""
-    max_bits_per_second: _builtins.int
-    """Cap of the bit rate over the decoder's buffer, in bits per second."""
-    def __init__(
-        self,
-        *,
-        rendition_id: _builtins.str = ...,
-        width: _builtins.int = ...,
-        height: _builtins.int = ...,
-        crf: _builtins.float = ...,
-        max_bits_per_second: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crf", b"crf", "height", b"height", "max_bits_per_second", b"max_bits_per_second", "rendition_id", b"rendition_id", "width", b"width"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___VideoRung: _TypeAlias = VideoRung  # noqa: Y015
-
-@_typing.final
 class EncodeVideoTask(_message.Message):
     """Encodes one chunk in all rungs of one codec, decoding it once. Idempotent: an attempt writes to keys of its own."""
 
@@ -182,7 +144,7 @@ class EncodeVideoTask(_message.Message):
         """The frames of the chunk."""
 
     @_builtins.property
-    def rungs(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoRung]:
+    def rungs(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.VideoRung]:
         """The rungs."""
 
     def __init__(
@@ -195,7 +157,7 @@ class EncodeVideoTask(_message.Message):
         frame_runs: _abc.Iterable[_media_pb2.FrameRun] | None = ...,
         previous_frame_duration_ticks: _builtins.int = ...,
         codec: _media_pb2.VideoCodec.ValueType = ...,
-        rungs: _abc.Iterable[Global___VideoRung] | None = ...,
+        rungs: _abc.Iterable[_media_pb2.VideoRung] | None = ...,
         output_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "report", b"report", "source", b"source"]  # noqa: Y015
@@ -286,22 +248,11 @@ class EncodeAudioTask(_message.Message):
 
     SOURCE_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
-    STREAM_INDEX_FIELD_NUMBER: _builtins.int
-    CODEC_FIELD_NUMBER: _builtins.int
-    BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
-    RENDITION_ID_FIELD_NUMBER: _builtins.int
+    RUNG_FIELD_NUMBER: _builtins.int
     TIMESCALE_FIELD_NUMBER: _builtins.int
     SEGMENT_START_TICKS_FIELD_NUMBER: _builtins.int
     END_TICKS_FIELD_NUMBER: _builtins.int
     OUTPUT_PREFIX_FIELD_NUMBER: _builtins.int
-    stream_index: _builtins.int
-    """Index of the stream in the container."""
-    codec: _media_pb2.AudioCodec.ValueType
-    """Codec."""
-    bits_per_second: _builtins.int
-    """Bit rate, in bits per second."""
-    rendition_id: _builtins.str
-    """Id of the rendition."""
     timescale: _builtins.int
     """Ticks per second of the grid."""
     end_ticks: _builtins.int
@@ -317,6 +268,10 @@ class EncodeAudioTask(_message.Message):
         """What the source is."""
 
     @_builtins.property
+    def rung(self) -> _media_pb2.AudioRung:
+        """What to make."""
+
+    @_builtins.property
     def segment_start_ticks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Starts of all segments of the grid, in ticks."""
 
@@ -325,18 +280,15 @@ class EncodeAudioTask(_message.Message):
         *,
         source: _resources_pb2.Source | None = ...,
         report: _resources_pb2.SourceReport | None = ...,
-        stream_index: _builtins.int = ...,
-        codec: _media_pb2.AudioCodec.ValueType = ...,
-        bits_per_second: _builtins.int = ...,
-        rendition_id: _builtins.str = ...,
+        rung: _media_pb2.AudioRung | None = ...,
         timescale: _builtins.int = ...,
         segment_start_ticks: _abc.Iterable[_builtins.int] | None = ...,
         end_ticks: _builtins.int = ...,
         output_prefix: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "rung", b"rung", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits_per_second", b"bits_per_second", "codec", b"codec", "end_ticks", b"end_ticks", "output_prefix", b"output_prefix", "rendition_id", b"rendition_id", "report", b"report", "segment_start_ticks", b"segment_start_ticks", "source", b"source", "stream_index", b"stream_index", "timescale", b"timescale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ticks", b"end_ticks", "output_prefix", b"output_prefix", "report", b"report", "rung", b"rung", "segment_start_ticks", b"segment_start_ticks", "source", b"source", "timescale", b"timescale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -450,3 +450,145 @@ class Highlight(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Highlight: _TypeAlias = Highlight  # noqa: Y015
+
+@_typing.final
+class Ladder(_message.Message):
+    """The renditions to make of one source. Never larger than the source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEOS_FIELD_NUMBER: _builtins.int
+    AUDIOS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def videos(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoLadder]:
+        """The codecs of pictures, each with its rungs."""
+
+    @_builtins.property
+    def audios(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudioRung]:
+        """The renditions of sound."""
+
+    def __init__(
+        self,
+        *,
+        videos: _abc.Iterable[Global___VideoLadder] | None = ...,
+        audios: _abc.Iterable[Global___AudioRung] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "videos", b"videos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ladder: _TypeAlias = Ladder  # noqa: Y015
+
+@_typing.final
+class VideoLadder(_message.Message):
+    """The rungs of one codec; all are made from one decode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODEC_FIELD_NUMBER: _builtins.int
+    RUNGS_FIELD_NUMBER: _builtins.int
+    codec: Global___VideoCodec.ValueType
+    """Codec."""
+    @_builtins.property
+    def rungs(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoRung]:
+        """The rungs, largest first."""
+
+    def __init__(
+        self,
+        *,
+        codec: Global___VideoCodec.ValueType = ...,
+        rungs: _abc.Iterable[Global___VideoRung] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "rungs", b"rungs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoLadder: _TypeAlias = VideoLadder  # noqa: Y015
+
+@_typing.final
+class VideoRung(_message.Message):
+    """A rendition of pictures to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENDITION_ID_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    CRF_FIELD_NUMBER: _builtins.int
+    MAX_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    rendition_id: _builtins.str
+    """Id of the rendition, for example `h264-720`."""
+    width: _builtins.int
+    """Width in pixels, even."""
+    height: _builtins.int
+    """Height in pixels, even."""
+    crf: _builtins.float
+    """Constant rate factor, in the codec's own scale."""
+    max_bits_per_second: _builtins.int
+    """Cap of the bit rate over the decoder's buffer, in bits per second."""
+    def __init__(
+        self,
+        *,
+        rendition_id: _builtins.str = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        crf: _builtins.float = ...,
+        max_bits_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crf", b"crf", "height", b"height", "max_bits_per_second", b"max_bits_per_second", "rendition_id", b"rendition_id", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoRung: _TypeAlias = VideoRung  # noqa: Y015
+
+@_typing.final
+class AudioRung(_message.Message):
+    """A rendition of sound to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENDITION_ID_FIELD_NUMBER: _builtins.int
+    STREAM_INDEX_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
+    CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    rendition_id: _builtins.str
+    """Id of the rendition, for example `aac-128-eng-0`."""
+    stream_index: _builtins.int
+    """Index of the stream in the source's container."""
+    codec: Global___AudioCodec.ValueType
+    """Codec."""
+    bits_per_second: _builtins.int
+    """Bit rate, in bits per second."""
+    sample_rate_hz: _builtins.int
+    """Samples per second of the rendition."""
+    channel_count: _builtins.int
+    """Number of channels of the rendition."""
+    language: _builtins.str
+    """Language (BCP 47; `und` when not known)."""
+    def __init__(
+        self,
+        *,
+        rendition_id: _builtins.str = ...,
+        stream_index: _builtins.int = ...,
+        codec: Global___AudioCodec.ValueType = ...,
+        bits_per_second: _builtins.int = ...,
+        sample_rate_hz: _builtins.int = ...,
+        channel_count: _builtins.int = ...,
+        language: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits_per_second", b"bits_per_second", "channel_count", b"channel_count", "codec", b"codec", "language", b"language", "rendition_id", b"rendition_id", "sample_rate_hz", b"sample_rate_hz", "stream_index", b"stream_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioRung: _TypeAlias = AudioRung  # noqa: Y015

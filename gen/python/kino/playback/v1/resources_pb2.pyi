@@ -318,3 +318,49 @@ class PlayEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlayEnd: _TypeAlias = PlayEnd  # noqa: Y015
+
+@_typing.final
+class LeaseClaims(_message.Message):
+    """What is sealed inside `Lease.token`. Only services of the deployment can open or make one; clients see opaque text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    TITLE_DURATION_FIELD_NUMBER: _builtins.int
+    lease: _builtins.str
+    """Resource name of the lease. Format: `leases/{lease}`."""
+    profile: _builtins.str
+    """Who watches. Format: `users/{user}/profiles/{profile}`."""
+    title: _builtins.str
+    """What is watched. Format: `titles/{title}`."""
+    device: _builtins.str
+    """Name of the device as given."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Server time of `StartPlayback`."""
+
+    @_builtins.property
+    def title_duration(self) -> _duration_pb2.Duration:
+        """Length of the title when playback was started."""
+
+    def __init__(
+        self,
+        *,
+        lease: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        title: _builtins.str = ...,
+        device: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        title_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "title_duration", b"title_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "lease", b"lease", "profile", b"profile", "start_time", b"start_time", "title", b"title", "title_duration", b"title_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseClaims: _TypeAlias = LeaseClaims  # noqa: Y015

@@ -29,7 +29,7 @@ from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 from kino.preprocessor.v1 import resources_pb2 as kino_dot_preprocessor_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'kino/preprocessor/v1/preprocessor.proto\x12\x14kino.preprocessor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\"P\n\x14InspectSourceRequest\x12\x38\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"K\n\x15InspectSourceResponse\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReport\"K\n\x12PlanWindowsRequest\x12\x35\n\x08timeline\x18\x01 \x01(\x0b\x32\x17.kino.media.v1.TimelineB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"2\n\x06Window\x12\x13\n\x0bstart_frame\x18\x01 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x03\"D\n\x13PlanWindowsResponse\x12-\n\x07windows\x18\x01 \x03(\x0b\x32\x1c.kino.preprocessor.v1.Window\"\x8d\x01\n\x15RankHighlightsRequest\x12\x1a\n\ttimescale\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12/\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1d.kino.preprocessor.v1.Feature\x12\'\n\x05given\x18\x03 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"F\n\x16RankHighlightsResponse\x12,\n\nhighlights\x18\x01 \x03(\x0b\x32\x18.kino.media.v1.Highlight2\xe2\x02\n\x13PreprocessorService\x12n\n\rInspectSource\x12*.kino.preprocessor.v1.InspectSourceRequest\x1a+.kino.preprocessor.v1.InspectSourceResponse\"\x04\x88\xb2\x19\x05\x12h\n\x0bPlanWindows\x12(.kino.preprocessor.v1.PlanWindowsRequest\x1a).kino.preprocessor.v1.PlanWindowsResponse\"\x04\x88\xb2\x19\x05\x12q\n\x0eRankHighlights\x12+.kino.preprocessor.v1.RankHighlightsRequest\x1a,.kino.preprocessor.v1.RankHighlightsResponse\"\x04\x88\xb2\x19\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'kino/preprocessor/v1/preprocessor.proto\x12\x14kino.preprocessor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\"P\n\x14InspectSourceRequest\x12\x38\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"K\n\x15InspectSourceResponse\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReport\"K\n\x12PlanWindowsRequest\x12\x35\n\x08timeline\x18\x01 \x01(\x0b\x32\x17.kino.media.v1.TimelineB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"2\n\x06Window\x12\x13\n\x0bstart_frame\x18\x01 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x03\"D\n\x13PlanWindowsResponse\x12-\n\x07windows\x18\x01 \x03(\x0b\x32\x1c.kino.preprocessor.v1.Window\"S\n\x11PlanLadderRequest\x12>\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\";\n\x12PlanLadderResponse\x12%\n\x06ladder\x18\x01 \x01(\x0b\x32\x15.kino.media.v1.Ladder\"\x8d\x01\n\x15RankHighlightsRequest\x12\x1a\n\ttimescale\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12/\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1d.kino.preprocessor.v1.Feature\x12\'\n\x05given\x18\x03 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"F\n\x16RankHighlightsResponse\x12,\n\nhighlights\x18\x01 \x03(\x0b\x32\x18.kino.media.v1.Highlight2\xc9\x03\n\x13PreprocessorService\x12n\n\rInspectSource\x12*.kino.preprocessor.v1.InspectSourceRequest\x1a+.kino.preprocessor.v1.InspectSourceResponse\"\x04\x88\xb2\x19\x05\x12h\n\x0bPlanWindows\x12(.kino.preprocessor.v1.PlanWindowsRequest\x1a).kino.preprocessor.v1.PlanWindowsResponse\"\x04\x88\xb2\x19\x05\x12\x65\n\nPlanLadder\x12\'.kino.preprocessor.v1.PlanLadderRequest\x1a(.kino.preprocessor.v1.PlanLadderResponse\"\x04\x88\xb2\x19\x05\x12q\n\x0eRankHighlights\x12+.kino.preprocessor.v1.RankHighlightsRequest\x1a,.kino.preprocessor.v1.RankHighlightsResponse\"\x04\x88\xb2\x19\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,12 +40,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSPECTSOURCEREQUEST'].fields_by_name['source']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_PLANWINDOWSREQUEST'].fields_by_name['timeline']._loaded_options = None
   _globals['_PLANWINDOWSREQUEST'].fields_by_name['timeline']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_PLANLADDERREQUEST'].fields_by_name['report']._loaded_options = None
+  _globals['_PLANLADDERREQUEST'].fields_by_name['report']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_RANKHIGHLIGHTSREQUEST'].fields_by_name['timescale']._loaded_options = None
   _globals['_RANKHIGHLIGHTSREQUEST'].fields_by_name['timescale']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_PREPROCESSORSERVICE'].methods_by_name['InspectSource']._loaded_options = None
   _globals['_PREPROCESSORSERVICE'].methods_by_name['InspectSource']._serialized_options = b'\210\262\031\005'
   _globals['_PREPROCESSORSERVICE'].methods_by_name['PlanWindows']._loaded_options = None
   _globals['_PREPROCESSORSERVICE'].methods_by_name['PlanWindows']._serialized_options = b'\210\262\031\005'
+  _globals['_PREPROCESSORSERVICE'].methods_by_name['PlanLadder']._loaded_options = None
+  _globals['_PREPROCESSORSERVICE'].methods_by_name['PlanLadder']._serialized_options = b'\210\262\031\005'
   _globals['_PREPROCESSORSERVICE'].methods_by_name['RankHighlights']._loaded_options = None
   _globals['_PREPROCESSORSERVICE'].methods_by_name['RankHighlights']._serialized_options = b'\210\262\031\005'
   _globals['_INSPECTSOURCEREQUEST']._serialized_start=221
@@ -58,10 +62,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WINDOW']._serialized_end=507
   _globals['_PLANWINDOWSRESPONSE']._serialized_start=509
   _globals['_PLANWINDOWSRESPONSE']._serialized_end=577
-  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_start=580
-  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_end=721
-  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_start=723
-  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_end=793
-  _globals['_PREPROCESSORSERVICE']._serialized_start=796
-  _globals['_PREPROCESSORSERVICE']._serialized_end=1150
+  _globals['_PLANLADDERREQUEST']._serialized_start=579
+  _globals['_PLANLADDERREQUEST']._serialized_end=662
+  _globals['_PLANLADDERRESPONSE']._serialized_start=664
+  _globals['_PLANLADDERRESPONSE']._serialized_end=723
+  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_start=726
+  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_end=867
+  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_start=869
+  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_end=939
+  _globals['_PREPROCESSORSERVICE']._serialized_start=942
+  _globals['_PREPROCESSORSERVICE']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

@@ -143,6 +143,54 @@ class PlanWindowsResponse(_message.Message):
 Global___PlanWindowsResponse: _TypeAlias = PlanWindowsResponse  # noqa: Y015
 
 @_typing.final
+class PlanLadderRequest(_message.Message):
+    """Request message for `PreprocessorService.PlanLadder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report(self) -> _resources_pb2.SourceReport:
+        """Required. What the source is."""
+
+    def __init__(
+        self,
+        *,
+        report: _resources_pb2.SourceReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanLadderRequest: _TypeAlias = PlanLadderRequest  # noqa: Y015
+
+@_typing.final
+class PlanLadderResponse(_message.Message):
+    """Response message for `PreprocessorService.PlanLadder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LADDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ladder(self) -> _media_pb2.Ladder:
+        """The renditions to make."""
+
+    def __init__(
+        self,
+        *,
+        ladder: _media_pb2.Ladder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ladder", b"ladder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ladder", b"ladder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanLadderResponse: _TypeAlias = PlanLadderResponse  # noqa: Y015
+
+@_typing.final
 class RankHighlightsRequest(_message.Message):
     """Request message for `PreprocessorService.RankHighlights`."""
 

@@ -46,6 +46,11 @@ class PreprocessorServiceStub:
                 request_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanWindowsRequest.SerializeToString,
                 response_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanWindowsResponse.FromString,
                 _registered_method=True)
+        self.PlanLadder = channel.unary_unary(
+                '/kino.preprocessor.v1.PreprocessorService/PlanLadder',
+                request_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderRequest.SerializeToString,
+                response_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderResponse.FromString,
+                _registered_method=True)
         self.RankHighlights = channel.unary_unary(
                 '/kino.preprocessor.v1.PreprocessorService/RankHighlights',
                 request_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.RankHighlightsRequest.SerializeToString,
@@ -74,6 +79,13 @@ class PreprocessorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanLadder(self, request, context):
+        """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RankHighlights(self, request, context):
         """Finds the best passages from measured features: the sum of the standard scores of motion, shot changes and loudness.
         A pure function of its request.
@@ -94,6 +106,11 @@ def add_PreprocessorServiceServicer_to_server(servicer, server):
                     servicer.PlanWindows,
                     request_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanWindowsRequest.FromString,
                     response_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanWindowsResponse.SerializeToString,
+            ),
+            'PlanLadder': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanLadder,
+                    request_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderRequest.FromString,
+                    response_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderResponse.SerializeToString,
             ),
             'RankHighlights': grpc.unary_unary_rpc_method_handler(
                     servicer.RankHighlights,
@@ -157,6 +174,33 @@ class PreprocessorService:
             '/kino.preprocessor.v1.PreprocessorService/PlanWindows',
             kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanWindowsRequest.SerializeToString,
             kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanWindowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanLadder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.preprocessor.v1.PreprocessorService/PlanLadder',
+            kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderRequest.SerializeToString,
+            kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,8 @@ class PreprocessorServiceStub:
     """
     PlanWindows: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.PlanWindowsRequest, _preprocessor_pb2.PlanWindowsResponse]
     """Splits a source into analysis windows of about a minute."""
+    PlanLadder: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.PlanLadderRequest, _preprocessor_pb2.PlanLadderResponse]
+    """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate."""
     RankHighlights: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.RankHighlightsRequest, _preprocessor_pb2.RankHighlightsResponse]
     """Finds the best passages from measured features: the sum of the standard scores of motion, shot changes and loudness.
     A pure function of its request.
@@ -53,6 +55,14 @@ class PreprocessorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_preprocessor_pb2.PlanWindowsRequest, _abc.Awaitable[_preprocessor_pb2.PlanWindowsResponse]],
     ) -> _abc.Awaitable[_preprocessor_pb2.PlanWindowsResponse]:
         """Splits a source into analysis windows of about a minute."""
+
+    @_abc_1.abstractmethod
+    def PlanLadder(
+        self,
+        request: _preprocessor_pb2.PlanLadderRequest,
+        context: _aio.ServicerContext[_preprocessor_pb2.PlanLadderRequest, _abc.Awaitable[_preprocessor_pb2.PlanLadderResponse]],
+    ) -> _abc.Awaitable[_preprocessor_pb2.PlanLadderResponse]:
+        """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate."""
 
     @_abc_1.abstractmethod
     def RankHighlights(

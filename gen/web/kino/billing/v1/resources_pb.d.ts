@@ -479,7 +479,7 @@ export declare type Entitlement = Message<"kino.billing.v1.Entitlement"> & {
   concurrentStreamLimit: number;
 
   /**
-   * The subscription behind it; empty where none is needed (publishers and operators) or none exists.
+   * The subscription behind it; empty where none exists.
    *
    * @generated from field: string subscription = 3;
    */

@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { AudioCodec, FrameRun, Segment, VideoCodec } from "../../media/v1/media_pb.js";
+import type { AudioCodec, AudioRung, FrameRun, Segment, VideoCodec, VideoRung } from "../../media/v1/media_pb.js";
 import type { Chunk, Source, SourceReport } from "../../preprocessor/v1/resources_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -69,54 +69,6 @@ export declare type Capabilities = Message<"kino.encoder.v1.Capabilities"> & {
 export declare const CapabilitiesSchema: GenMessage<Capabilities>;
 
 /**
- * A rung of the ladder that is to be made.
- *
- * @generated from message kino.encoder.v1.VideoRung
- */
-export declare type VideoRung = Message<"kino.encoder.v1.VideoRung"> & {
-  /**
-   * Id of the rendition.
-   *
-   * @generated from field: string rendition_id = 1;
-   */
-  renditionId: string;
-
-  /**
-   * Width in pixels, even.
-   *
-   * @generated from field: int32 width = 2;
-   */
-  width: number;
-
-  /**
-   * Height in pixels, even.
-   *
-   * @generated from field: int32 height = 3;
-   */
-  height: number;
-
-  /**
-   * Constant rate factor, in the codec's own scale.
-   *
-   * @generated from field: double crf = 4;
-   */
-  crf: number;
-
-  /**
-   * Cap of the bit rate over the decoder's buffer, in bits per second.
-   *
-   * @generated from field: int64 max_bits_per_second = 5;
-   */
-  maxBitsPerSecond: bigint;
-};
-
-/**
- * Describes the message kino.encoder.v1.VideoRung.
- * Use `create(VideoRungSchema)` to create a new message.
- */
-export declare const VideoRungSchema: GenMessage<VideoRung>;
-
-/**
  * Encodes one chunk in all rungs of one codec, decoding it once. Idempotent: an attempt writes to keys of its own.
  *
  * @generated from message kino.encoder.v1.EncodeVideoTask
@@ -174,7 +126,7 @@ export declare type EncodeVideoTask = Message<"kino.encoder.v1.EncodeVideoTask">
   /**
    * The rungs.
    *
-   * @generated from field: repeated kino.encoder.v1.VideoRung rungs = 8;
+   * @generated from field: repeated kino.media.v1.VideoRung rungs = 8;
    */
   rungs: VideoRung[];
 
@@ -295,58 +247,37 @@ export declare type EncodeAudioTask = Message<"kino.encoder.v1.EncodeAudioTask">
   report?: SourceReport | undefined;
 
   /**
-   * Index of the stream in the container.
+   * What to make.
    *
-   * @generated from field: int32 stream_index = 3;
+   * @generated from field: kino.media.v1.AudioRung rung = 3;
    */
-  streamIndex: number;
-
-  /**
-   * Codec.
-   *
-   * @generated from field: kino.media.v1.AudioCodec codec = 4;
-   */
-  codec: AudioCodec;
-
-  /**
-   * Bit rate, in bits per second.
-   *
-   * @generated from field: int64 bits_per_second = 5;
-   */
-  bitsPerSecond: bigint;
-
-  /**
-   * Id of the rendition.
-   *
-   * @generated from field: string rendition_id = 6;
-   */
-  renditionId: string;
+  rung?: AudioRung | undefined;
 
   /**
    * Ticks per second of the grid.
    *
-   * @generated from field: int32 timescale = 7;
+   * @generated from field: int32 timescale = 4;
    */
   timescale: number;
 
   /**
    * Starts of all segments of the grid, in ticks.
    *
-   * @generated from field: repeated int64 segment_start_ticks = 8;
+   * @generated from field: repeated int64 segment_start_ticks = 5;
    */
   segmentStartTicks: bigint[];
 
   /**
    * End of the last segment, in ticks.
    *
-   * @generated from field: int64 end_ticks = 9;
+   * @generated from field: int64 end_ticks = 6;
    */
   endTicks: bigint;
 
   /**
    * Where to write. Format: `media/{title}/{job}`.
    *
-   * @generated from field: string output_prefix = 10;
+   * @generated from field: string output_prefix = 7;
    */
   outputPrefix: string;
 };

@@ -476,6 +476,170 @@ export enum Highlight_Origin {
 export declare const Highlight_OriginSchema: GenEnum<Highlight_Origin>;
 
 /**
+ * The renditions to make of one source. Never larger than the source.
+ *
+ * @generated from message kino.media.v1.Ladder
+ */
+export declare type Ladder = Message<"kino.media.v1.Ladder"> & {
+  /**
+   * The codecs of pictures, each with its rungs.
+   *
+   * @generated from field: repeated kino.media.v1.VideoLadder videos = 1;
+   */
+  videos: VideoLadder[];
+
+  /**
+   * The renditions of sound.
+   *
+   * @generated from field: repeated kino.media.v1.AudioRung audios = 2;
+   */
+  audios: AudioRung[];
+};
+
+/**
+ * Describes the message kino.media.v1.Ladder.
+ * Use `create(LadderSchema)` to create a new message.
+ */
+export declare const LadderSchema: GenMessage<Ladder>;
+
+/**
+ * The rungs of one codec; all are made from one decode.
+ *
+ * @generated from message kino.media.v1.VideoLadder
+ */
+export declare type VideoLadder = Message<"kino.media.v1.VideoLadder"> & {
+  /**
+   * Codec.
+   *
+   * @generated from field: kino.media.v1.VideoCodec codec = 1;
+   */
+  codec: VideoCodec;
+
+  /**
+   * The rungs, largest first.
+   *
+   * @generated from field: repeated kino.media.v1.VideoRung rungs = 2;
+   */
+  rungs: VideoRung[];
+};
+
+/**
+ * Describes the message kino.media.v1.VideoLadder.
+ * Use `create(VideoLadderSchema)` to create a new message.
+ */
+export declare const VideoLadderSchema: GenMessage<VideoLadder>;
+
+/**
+ * A rendition of pictures to make.
+ *
+ * @generated from message kino.media.v1.VideoRung
+ */
+export declare type VideoRung = Message<"kino.media.v1.VideoRung"> & {
+  /**
+   * Id of the rendition, for example `h264-720`.
+   *
+   * @generated from field: string rendition_id = 1;
+   */
+  renditionId: string;
+
+  /**
+   * Width in pixels, even.
+   *
+   * @generated from field: int32 width = 2;
+   */
+  width: number;
+
+  /**
+   * Height in pixels, even.
+   *
+   * @generated from field: int32 height = 3;
+   */
+  height: number;
+
+  /**
+   * Constant rate factor, in the codec's own scale.
+   *
+   * @generated from field: double crf = 4;
+   */
+  crf: number;
+
+  /**
+   * Cap of the bit rate over the decoder's buffer, in bits per second.
+   *
+   * @generated from field: int64 max_bits_per_second = 5;
+   */
+  maxBitsPerSecond: bigint;
+};
+
+/**
+ * Describes the message kino.media.v1.VideoRung.
+ * Use `create(VideoRungSchema)` to create a new message.
+ */
+export declare const VideoRungSchema: GenMessage<VideoRung>;
+
+/**
+ * A rendition of sound to make.
+ *
+ * @generated from message kino.media.v1.AudioRung
+ */
+export declare type AudioRung = Message<"kino.media.v1.AudioRung"> & {
+  /**
+   * Id of the rendition, for example `aac-128-eng-0`.
+   *
+   * @generated from field: string rendition_id = 1;
+   */
+  renditionId: string;
+
+  /**
+   * Index of the stream in the source's container.
+   *
+   * @generated from field: int32 stream_index = 2;
+   */
+  streamIndex: number;
+
+  /**
+   * Codec.
+   *
+   * @generated from field: kino.media.v1.AudioCodec codec = 3;
+   */
+  codec: AudioCodec;
+
+  /**
+   * Bit rate, in bits per second.
+   *
+   * @generated from field: int64 bits_per_second = 4;
+   */
+  bitsPerSecond: bigint;
+
+  /**
+   * Samples per second of the rendition.
+   *
+   * @generated from field: int32 sample_rate_hz = 5;
+   */
+  sampleRateHz: number;
+
+  /**
+   * Number of channels of the rendition.
+   *
+   * @generated from field: int32 channel_count = 6;
+   */
+  channelCount: number;
+
+  /**
+   * Language (BCP 47; `und` when not known).
+   *
+   * @generated from field: string language = 7;
+   */
+  language: string;
+};
+
+/**
+ * Describes the message kino.media.v1.AudioRung.
+ * Use `create(AudioRungSchema)` to create a new message.
+ */
+export declare const AudioRungSchema: GenMessage<AudioRung>;
+
+/**
  * How pictures are coded.
  *
  * @generated from enum kino.media.v1.VideoCodec

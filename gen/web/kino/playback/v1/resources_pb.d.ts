@@ -343,6 +343,61 @@ export enum PlayEnd_Reason {
 export declare const PlayEnd_ReasonSchema: GenEnum<PlayEnd_Reason>;
 
 /**
+ * What is sealed inside `Lease.token`. Only services of the deployment can open or make one; clients see opaque text.
+ *
+ * @generated from message kino.playback.v1.LeaseClaims
+ */
+export declare type LeaseClaims = Message<"kino.playback.v1.LeaseClaims"> & {
+  /**
+   * Resource name of the lease. Format: `leases/{lease}`.
+   *
+   * @generated from field: string lease = 1;
+   */
+  lease: string;
+
+  /**
+   * Who watches. Format: `users/{user}/profiles/{profile}`.
+   *
+   * @generated from field: string profile = 2;
+   */
+  profile: string;
+
+  /**
+   * What is watched. Format: `titles/{title}`.
+   *
+   * @generated from field: string title = 3;
+   */
+  title: string;
+
+  /**
+   * Name of the device as given.
+   *
+   * @generated from field: string device = 4;
+   */
+  device: string;
+
+  /**
+   * Server time of `StartPlayback`.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 5;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Length of the title when playback was started.
+   *
+   * @generated from field: google.protobuf.Duration title_duration = 6;
+   */
+  titleDuration?: Duration | undefined;
+};
+
+/**
+ * Describes the message kino.playback.v1.LeaseClaims.
+ * Use `create(LeaseClaimsSchema)` to create a new message.
+ */
+export declare const LeaseClaimsSchema: GenMessage<LeaseClaims>;
+
+/**
  * A track of a stream.
  *
  * @generated from enum kino.playback.v1.Track

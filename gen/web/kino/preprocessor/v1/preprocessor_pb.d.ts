@@ -5,7 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Feature, Source, SourceReport } from "./resources_pb.js";
-import type { Highlight, Timeline } from "../../media/v1/media_pb.js";
+import type { Highlight, Ladder, Timeline } from "../../media/v1/media_pb.js";
 
 /**
  * Describes the file kino/preprocessor/v1/preprocessor.proto.
@@ -120,6 +120,46 @@ export declare type PlanWindowsResponse = Message<"kino.preprocessor.v1.PlanWind
 export declare const PlanWindowsResponseSchema: GenMessage<PlanWindowsResponse>;
 
 /**
+ * Request message for `PreprocessorService.PlanLadder`.
+ *
+ * @generated from message kino.preprocessor.v1.PlanLadderRequest
+ */
+export declare type PlanLadderRequest = Message<"kino.preprocessor.v1.PlanLadderRequest"> & {
+  /**
+   * Required. What the source is.
+   *
+   * @generated from field: kino.preprocessor.v1.SourceReport report = 1;
+   */
+  report?: SourceReport | undefined;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.PlanLadderRequest.
+ * Use `create(PlanLadderRequestSchema)` to create a new message.
+ */
+export declare const PlanLadderRequestSchema: GenMessage<PlanLadderRequest>;
+
+/**
+ * Response message for `PreprocessorService.PlanLadder`.
+ *
+ * @generated from message kino.preprocessor.v1.PlanLadderResponse
+ */
+export declare type PlanLadderResponse = Message<"kino.preprocessor.v1.PlanLadderResponse"> & {
+  /**
+   * The renditions to make.
+   *
+   * @generated from field: kino.media.v1.Ladder ladder = 1;
+   */
+  ladder?: Ladder | undefined;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.PlanLadderResponse.
+ * Use `create(PlanLadderResponseSchema)` to create a new message.
+ */
+export declare const PlanLadderResponseSchema: GenMessage<PlanLadderResponse>;
+
+/**
  * Request message for `PreprocessorService.RankHighlights`.
  *
  * @generated from message kino.preprocessor.v1.RankHighlightsRequest
@@ -201,6 +241,16 @@ export declare const PreprocessorService: GenService<{
     methodKind: "unary";
     input: typeof PlanWindowsRequestSchema;
     output: typeof PlanWindowsResponseSchema;
+  },
+  /**
+   * Chooses the renditions to make of a source: never larger than it, with its shape and frame rate.
+   *
+   * @generated from rpc kino.preprocessor.v1.PreprocessorService.PlanLadder
+   */
+  planLadder: {
+    methodKind: "unary";
+    input: typeof PlanLadderRequestSchema;
+    output: typeof PlanLadderResponseSchema;
   },
   /**
    * Finds the best passages from measured features: the sum of the standard scores of motion, shot changes and loudness.
