@@ -1,1 +1,1 @@
-"""Kino's services, each a package of the same rooms, and the two libraries they share: `runtime` and `media`."""
+"""Kino's services, each a package of the same rooms, and what they share: `runtime` and `media`."""
