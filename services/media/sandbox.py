@@ -1,0 +1,272 @@
+"""The only way a file from outside is opened: in a child with no network, no files and hard limits.
+
+The source goes in as one inherited descriptor and nothing else does. What the machine can enforce is asked once by
+`capabilities()`; when neither a network namespace nor a system call filter can be had, `run` refuses to start
+unless the operator allowed it. FFmpeg's own whitelists (`INPUT_FLAGS`) come on top: they were bypassed before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import imageio_ffmpeg
+
+from services.media import child
+from services.media.errors import EncoderFailed, EncoderStalled, SandboxLimit, SandboxUnavailable
+
+#: Demuxers an upload may use: containers that hold their own media, never lists of other files.
+FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "mpegts", "avi", "flv", "mpeg", "mpegvideo")
+#: Flags that go before FFmpeg's `-i`.
+INPUT_FLAGS = (
+    # Only the descriptor given, so that nothing inside the file can name another.
+    *("-protocol_whitelist", "fd,pipe"),
+    # No playlists: a playlist renamed .mp4 would read other people's files.
+    *("-format_whitelist", ",".join(FORMATS)),
+    *("-fd", str(child.SOURCE_FD)),
+    *("-i", "fd:"),
+)
+#: What a dynamically linked program needs to start.
+SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
+STDERR_LINES = 12
+STDERR_BYTES = 2000
+PIECE_BYTES = 1 << 16
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The most a child may take; every field is enforced by the kernel or by the parent."""
+
+    memory_bytes: int = 4 * GIB
+    cpu_s: int = 3600
+    #: The largest file it may write.
+    file_bytes: int = 2 * GIB
+    open_files: int = 64
+    processes: int = 256
+    wall_s: float = 3600
+    #: The longest time without progress.
+    stall_s: float = 60
+    #: The most it may say on its standard output.
+    output_bytes: int = 4 * GIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A program to run shut in; a source, if any, is its descriptor 3."""
+
+    argv: Sequence[str]
+    source: Path | None = None
+    #: The one folder it may write into.
+    scratch: Path | None = None
+    #: What it may read besides itself and the system's libraries.
+    read: Sequence[Path] = ()
+    limits: Limits = field(default_factory=Limits)
+    nice: int = 10
+
+    def shell(self) -> str:
+        """The command as one would type it."""
+        return shlex.join(self.argv) + (" 3<SOURCE" if self.source else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What this machine can enforce on a child; the last two were tried, not assumed."""
+
+    namespace: bool
+    landlock_abi: int
+    seccomp: bool
+    network_refused: bool
+    files_refused: bool
+
+
+def ffmpeg() -> str:
+    """The FFmpeg that Kino ships with."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _policy(command: Command, source_fd: int | None, *, allow_network: bool) -> str:
+    read = [*SYSTEM_PATHS, command.argv[0] if command.argv else sys.executable, *map(str, command.read)]
+    return json.dumps(
+        {
+            "parent": os.getpid(),
+            "nice": command.nice,
+            "limits": asdict(command.limits),
+            "read": read,
+            "write": [str(command.scratch)] if command.scratch else [],
+            "source_fd": source_fd,
+            "allow_network": allow_network,
+        }
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the server's environment: it holds secrets."""
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(PACKAGE_ROOT), "PYTHONHASHSEED": "0"}
+
+
+async def _spawn(
+    command: Command, source_fd: int | None, *, allow_network: bool, stdin: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
+    policy = _policy(command, source_fd, allow_network=allow_network)
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", child.__file__, policy, *command.argv),
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=() if source_fd is None else (source_fd,),
+        start_new_session=True,
+        cwd=command.scratch or "/",
+        env=_environment(),
+    )
+
+
+async def capabilities() -> Capabilities:
+    """Tries on a child what this machine can enforce."""
+    # Landlock is shown by a file that is refused, so the interpreter itself stays readable.
+    probe = Command(argv=(), read=[Path(sys.prefix), Path(sys.base_prefix)])
+    process = await _spawn(probe, None, allow_network=True)
+    stdout, stderr = await process.communicate()
+    if process.returncode:
+        raise SandboxUnavailable(problem=stderr.decode(errors="replace")[-200:].strip() or "the child did not start")
+    held = json.loads(stdout)
+    return Capabilities(
+        namespace=bool(held["namespace"]),
+        landlock_abi=held["landlock"],
+        seccomp=bool(held["seccomp"]),
+        network_refused=bool(held["network_refused"]),
+        files_refused=bool(held["files_refused"]),
+    )
+
+
+class _Stderr:
+    """The last lines of a child's standard error."""
+
+    def __init__(self) -> None:
+        self._tail: deque[bytes] = deque(maxlen=64)
+
+    async def follow(self, stream: asyncio.StreamReader) -> None:
+        while piece := await stream.read(4096):
+            self._tail.append(piece)
+
+    def text(self, scratch: Path | None) -> str:
+        """Its end, without this machine's folders."""
+        whole = b"".join(self._tail).decode(errors="replace")
+        if scratch is not None:
+            whole = whole.replace(f"{scratch}/", "")
+        lines = [line for line in re.split(r"[\r\n]+", whole) if line.strip() and not line.startswith("Svt[")]
+        return "\n".join(lines[-STDERR_LINES:])[-STDERR_BYTES:]
+
+
+class Running:
+    """A child at work; leaving its context ends it with everything it started."""
+
+    def __init__(self, command: Command, feed: Callable[[bytes], bool], *, allow_network: bool) -> None:
+        self._command, self._feed, self._allow_network = command, feed, allow_network
+        self._stderr = _Stderr()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Running:
+        source = self._command.source
+        fd = None if source is None else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._process = await _spawn(self._command, fd, allow_network=self._allow_network)
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        # The group outlives its leader when a grandchild does.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    async def finish(self) -> None:
+        """Feeds the child's output on until it ends; raises the typed error of whatever stopped it."""
+        process, limits = self._process, self._command.limits
+        assert process is not None and process.stdout is not None and process.stderr is not None
+        errors = asyncio.ensure_future(self._stderr.follow(process.stderr))
+        try:
+            async with asyncio.timeout(limits.wall_s):
+                await self._follow(process.stdout)
+                await errors
+                code = await process.wait()
+        except TimeoutError:
+            raise SandboxLimit(limit=f"{limits.wall_s:g} s of time", stderr=self._said()) from None
+        finally:
+            errors.cancel()
+        if code:
+            raise self._failure(code)
+
+    def _said(self) -> str:
+        return self._stderr.text(self._command.scratch)
+
+    async def _follow(self, stdout: asyncio.StreamReader) -> None:
+        clock = asyncio.get_running_loop()
+        limits = self._command.limits
+        seen_bytes, last_progress = 0, clock.time()
+        while True:
+            try:
+                async with asyncio.timeout_at(last_progress + limits.stall_s):
+                    piece = await stdout.read(PIECE_BYTES)
+            except TimeoutError:
+                raise EncoderStalled(stall_s=f"{limits.stall_s:g}", stderr=self._said()) from None
+            if not piece:
+                return
+            seen_bytes += len(piece)
+            if seen_bytes > limits.output_bytes:
+                raise SandboxLimit(limit=f"{limits.output_bytes} bytes of output", stderr=self._said())
+            if self._feed(piece):
+                last_progress = clock.time()
+
+    def _failure(self, code: int) -> Exception:
+        said = self._said()
+        limits = self._command.limits
+        if code == child.REFUSED:
+            return SandboxUnavailable(problem=said or "the child refused to start")
+        if code == -signal.SIGXCPU:
+            return SandboxLimit(limit=f"{limits.cpu_s} s of processor time", stderr=said)
+        if code == -signal.SIGXFSZ or "File too large" in said:
+            return SandboxLimit(limit=f"{limits.file_bytes} bytes in one file", stderr=said)
+        if "Cannot allocate memory" in said or "MemoryError" in said or "bad_alloc" in said:
+            return SandboxLimit(limit=f"{limits.memory_bytes} bytes of memory", stderr=said)
+        return EncoderFailed(exit_code=code, stderr=said)
+
+
+async def run(command: Command, feed: Callable[[bytes], bool], *, allow_network: bool = False) -> None:
+    """Runs `command` shut in, giving what it says to `feed`, which answers whether that was progress.
+
+    Cancelling ends the child and all its descendants. Raises `SandboxUnavailable`, `SandboxLimit`,
+    `EncoderStalled` or `EncoderFailed`, each with the child's last words.
+    """
+    async with Running(command, feed, allow_network=allow_network) as running:
+        await running.finish()
+
+
+async def output_of(command: Command, *, allow_network: bool = False) -> bytes:
+    """Runs `command` shut in and returns all it said on its standard output; raises like `run`."""
+    said = bytearray()
+
+    def feed(piece: bytes) -> bool:
+        said.extend(piece)
+        return True
+
+    await run(command, feed, allow_network=allow_network)
+    return bytes(said)
