@@ -63,10 +63,10 @@ check-gen: setup node $(STAMPS)/third_party ## Fail when gen/ does not match pro
 
 lint-proto: setup $(STAMPS)/third_party ## Lint the contracts, and compare them with the released ones
 	@.venv/bin/buf lint
-	@.venv/bin/buf breaking --against proto/released.binpb
+	@.venv/bin/buf breaking proto --against proto/released.binpb --exclude-imports
 
 release-protos: setup $(STAMPS)/third_party ## Freeze today's contracts as the ones later changes must not break
-	@.venv/bin/buf build --as-file-descriptor-set --exclude-source-info -o proto/released.binpb
+	@.venv/bin/buf build proto --as-file-descriptor-set --exclude-source-info -o proto/released.binpb
 
 # --- checks --------------------------------------------------------------------------------------------------------
 
@@ -81,12 +81,9 @@ lint-python: setup
 lint-web: node
 	@npm run --workspaces --if-present typecheck
 
-test: setup web $(STAMPS)/native ## Run every test; installs Debian's Chromium when it is missing
+test: setup web ## Run every test; installs Debian's Chromium when it is missing
 	@tools/chromium.sh
 	@$(PY) -m pytest
-
-$(STAMPS)/native: $(STAMPS)/node
-	@touch $@
 
 test-fast: setup ## Run the tests that need no browser and no engine, in under a minute
 	@$(PY) -m pytest tests/unit tests/contract

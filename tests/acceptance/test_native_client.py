@@ -1,0 +1,108 @@
+"""A client that knows nothing but the contracts: Node, Connect's gRPC transport, stubs from gen/web."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+import pytest
+
+from services.media.testfilm import FilmSpec, read_frame_number
+
+pytestmark = pytest.mark.node
+
+CLIENT = Path(__file__).parent / "native" / "client.js"
+SECOND_NS = 1_000_000_000
+
+
+class Stack(Protocol):
+    """What the `stack` fixture gives: a running suite, a viewer who may watch, a title made from `film`."""
+
+    gateway: str
+    email: str
+    password: str
+    title: str
+    film: FilmSpec
+
+
+def play(stack: Stack, out: Path, **wish: Any) -> dict[str, Any]:
+    account = {"email": stack.email, "password": stack.password, "title": stack.title}
+    asked = {"gateway": stack.gateway, **account, "codec": "H264", "out": str(out), **wish}
+    command = ["node", str(CLIENT), json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def frame_numbers(film: Path) -> list[int | None]:
+    # Edit lists are ignored, so that the decoder trims nothing by itself.
+    with av.open(str(film), options={"ignore_editlist": "1"}) as container:
+        grays = (frame.to_ndarray(format="gray").astype(np.uint8) for frame in container.decode(video=0))
+        return [read_frame_number(gray) for gray in grays]
+
+
+@pytest.mark.parametrize("codec", ["H264", "AV1"])
+@pytest.mark.parametrize("offset_ms", [0, 1, 33_400, 57_991])
+def test_the_header_leads_to_the_frame_on_show_at_the_offset(
+    stack: Stack, tmp_path: Path, codec: str, offset_ms: int
+) -> None:
+    out, timeline = tmp_path / "stream.mp4", stack.film.timeline
+    report = play(stack, out, codec=codec, offset_ms=offset_ms, segment_count=2)
+    numbers = frame_numbers(out)
+    first, wanted = numbers[0], int(offset_ms * stack.film.fps / 1000)
+    [header] = report["headers"]
+
+    assert first is not None
+    assert numbers == list(range(first, first + len(numbers)))
+    assert numbers[header["trim_frame_count"]] == header["frame_number"] == wanted
+    assert (header["media_start_ns"], header["offset_ns"]) == (timeline.ns(first), timeline.ns(wanted))
+    assert header["trim_ns"] == header["offset_ns"] - header["media_start_ns"]
+    assert header["trim_ns"] <= 2 * SECOND_NS
+    assert header["segment_start_ns"] <= header["media_start_ns"]
+    assert header["video"].startswith(codec.lower())
+
+
+def test_every_sample_sent_is_a_frame_decoded_and_the_stream_says_where_to_go_on(
+    stack: Stack, tmp_path: Path
+) -> None:
+    out, timeline = tmp_path / "stream.mp4", stack.film.timeline
+    report = play(stack, out, offset_ms=20_000, segment_count=2)
+    numbers = frame_numbers(out)
+
+    assert numbers[-1] is not None
+    assert report["video"]["samples"] == len(numbers)
+    assert report["audio"]["samples"] > 0
+    assert report["video"]["bytes"] + report["audio"]["bytes"] < out.stat().st_size
+    assert report["end"] == {
+        "reason": "END_OF_WINDOW",
+        "next_offset_ns": timeline.ns(numbers[-1] + 1),
+    }
+
+
+def test_the_last_frame_of_the_film_ends_the_stream(stack: Stack, tmp_path: Path) -> None:
+    out, film = tmp_path / "stream.mp4", stack.film
+    report = play(stack, out, offset_ms=int(film.seconds * 1000) - 5_000)
+
+    assert frame_numbers(out)[-1] == film.timeline.frame_count - 1
+    assert report["end"]["reason"] == "END_OF_TITLE"
+
+
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [
+        ({"offset_ms": -1}, "InvalidArgument"),
+        ({"offset_ms": 3_600_000}, "OutOfRange"),
+        ({"title": "titles/there-is-no-such-title"}, "NotFound"),
+        ({"password": "not the password"}, "Unauthenticated"),
+    ],
+    ids=["negative offset", "offset past the end", "unknown title", "wrong password"],
+)
+def test_what_cannot_be_played_is_answered_with_its_code(
+    stack: Stack, tmp_path: Path, wish: dict[str, Any], code: str
+) -> None:
+    assert play(stack, tmp_path / "stream.mp4", **wish)["error"]["code"] == code
