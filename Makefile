@@ -50,6 +50,10 @@ $(STAMPS)/node: package.json package-lock.json $(wildcard web/package.json gen/w
 	@mkdir -p $(STAMPS) && npm ci --no-fund --no-audit --loglevel=error
 	@touch $@
 
+$(STAMPS)/footage: tests/footage/package-lock.json
+	@mkdir -p $(STAMPS) && npm ci --prefix tests/footage --no-fund --no-audit --loglevel=error
+	@touch $@
+
 # --- contracts -----------------------------------------------------------------------------------------------------
 
 $(STAMPS)/third_party: tools/third_party.sh requirements.lock | $(STAMPS)/python
@@ -81,7 +85,7 @@ lint-python: setup
 lint-web: node
 	@npm run --workspaces --if-present typecheck
 
-test: setup web ## Run every test; installs Debian's Chromium when it is missing
+test: setup web $(STAMPS)/footage ## Run every test; installs Debian's Chromium when it is missing
 	@tools/chromium.sh
 	@$(PY) -m pytest
 
@@ -107,6 +111,6 @@ $(STAMPS)/page: $(STAMPS)/node $(WEB_SOURCES)
 	@touch $@
 
 clean: ## Remove everything that can be made again; a run's data stays
-	@rm -rf .venv .stamps node_modules web/node_modules third_party services/page/dist \
+	@rm -rf .venv .stamps node_modules tests/footage/node_modules third_party services/page/dist \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
