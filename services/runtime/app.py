@@ -1,0 +1,184 @@
+"""A process: settings, keys, stores and channels given to each service's `build`, then served together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from services.runtime.auth import ServiceTokens, TokenSigner, TokenVerifier
+from services.runtime.channels import Channels
+from services.runtime.clock import Clock, SystemClock
+from services.runtime.keys import open_keys
+from services.runtime.logs import logger
+from services.runtime.objects import ObjectStore
+from services.runtime.objects_local import LocalObjects
+from services.runtime.sealed import Sealer
+from services.runtime.server import GrpcServer
+from services.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from services.runtime.sql import Database
+
+_log = logger("app")
+_MAX_RESTART_WAIT_S = 30.0
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceApp:
+    """One service, built and ready to be served."""
+
+    #: Short name: `catalog`.
+    name: str
+    #: Full names of its gRPC services: `kino.catalog.v1.CatalogService`.
+    grpc_services: Sequence[str]
+    #: Adds its handlers to the server.
+    register: Callable[[grpc.aio.Server], None]
+    #: Run beside the server until cancelled; one that fails is logged and started again.
+    background: Sequence[Callable[[], Awaitable[None]]] = ()
+    #: Awaited once all services of the process answer, before this one reports SERVING.
+    ready: Callable[[], Awaitable[None]] = _nothing
+    #: Awaited at the end, after the last call.
+    close: Callable[[], Awaitable[None]] = _nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a service is built from."""
+
+    settings: Settings
+    clock: Clock
+    objects: ObjectStore
+    #: Calls other services as this one.
+    channels: Channels
+    verifier: TokenVerifier
+    #: Makes users' access tokens; for identity alone.
+    signer: TokenSigner
+    sealer: Sealer
+    _databases: dict[str, Database] = field(default_factory=dict, repr=False)
+
+    def named(self, service: str) -> Context:
+        """The same, calling others as `service`."""
+        return replace(self, channels=self.channels.of_service(service))
+
+    def database(self, service: str) -> Database:
+        """The database of a service; the same object each time, closed with the process."""
+        from services.runtime.sql import Database
+
+        if service not in self._databases:
+            self._databases[service] = Database(self.settings.sql_url(service))
+        return self._databases[service]
+
+
+Build = Callable[[Context], Awaitable[ServiceApp]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A process that serves."""
+
+    context: Context
+    server: GrpcServer
+    apps: Sequence[ServiceApp]
+
+    @property
+    def address(self) -> str:
+        """Where it serves, `host:port`."""
+        return self.server.address
+
+
+def builders(names: Iterable[str]) -> dict[str, Build]:
+    """The `build` function of each service, from `services/<name>/bootstrap.py`."""
+    return {name: import_module(f"services.{name}.bootstrap").build for name in names}
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, services: Mapping[str, Build], *, clock: Clock | None = None
+) -> AsyncIterator[Running]:
+    """Build the services, serve them, and at the end drain and close them in the reverse order.
+
+    Raises what a service's `build` raises, with nothing left open.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        keys = open_keys(settings.keys_folder)
+        verifier = TokenVerifier(keys.internal, keys.jwks, clock)
+        server = GrpcServer(
+            settings.bind, settings.grpc_port, verifier, unary_deadline_s=settings.unary_deadline_s
+        )
+        stack.push_async_callback(server.inner.stop, None)
+        channels = Channels(settings.endpoints, server.address, ServiceTokens(keys.internal, clock))
+        stack.push_async_callback(channels.close)
+        objects = LocalObjects(settings.objects_folder)
+        stack.push_async_callback(objects.close)
+        context = Context(
+            settings=settings,
+            clock=clock,
+            objects=objects,
+            channels=channels,
+            verifier=verifier,
+            signer=TokenSigner(keys.signing_pem, clock),
+            sealer=Sealer(keys.internal, clock),
+        )
+        stack.push_async_callback(_close_databases, context)
+        apps = [await _built(name, build, context, server, stack) for name, build in services.items()]
+        await server.start()
+        stack.push_async_callback(server.drain, wait_s=settings.drain_s, grace_s=settings.grace_s)
+        stack.push_async_callback(_cancel, [_start(app, work) for app in apps for work in app.background])
+        for app in apps:
+            await app.ready()
+            await server.set_serving(app.grpc_services, True)
+        await server.set_serving([""], True)
+        _log.info("serving", address=server.address, services=[app.name for app in apps])
+        yield Running(context=context, server=server, apps=apps)
+
+
+async def _built(
+    name: str, build: Build, context: Context, server: GrpcServer, stack: AsyncExitStack
+) -> ServiceApp:
+    app = await build(context.named(name))
+    stack.push_async_callback(app.close)
+    app.register(server.inner)
+    server.announce(app.grpc_services)
+    return app
+
+
+def _start(app: ServiceApp, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+    return asyncio.create_task(
+        _supervise(app.name, work), name=f"{app.name}:{getattr(work, '__name__', 'background')}"
+    )
+
+
+async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` again when it fails, waiting longer each time."""
+    wait_s = 0.5
+    while True:
+        try:
+            await work()
+            return
+        except Exception as error:
+            _log.error("background work failed", service=name, retry_s=wait_s, exc_info=error)
+        await asyncio.sleep(wait_s * random.uniform(0.5, 1))
+        wait_s = min(wait_s * 2, _MAX_RESTART_WAIT_S)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _close_databases(context: Context) -> None:
+    for database in context._databases.values():
+        await database.close()

@@ -1,0 +1,81 @@
+"""Alembic run from code: a service's revisions are plain files in `<package>/migrations/`, no env.py.
+
+The whole upgrade is one transaction: a migration that fails leaves the schema as it was.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from services.runtime.errors import FailedPrecondition
+
+_REVISION = re.compile(r"^revision\b[^=]*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+_DOWN_REVISION = re.compile(r"^down_revision\b[^=]*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+
+
+class SchemaTooNew(FailedPrecondition):
+    """The database of {service} was made by a newer Kino (schema {revision}).
+    Start that version, or restore a backup.
+    """
+
+    reason = "SCHEMA_TOO_NEW"
+    fields = ("service", "revision")
+
+
+def folder_of(package: str) -> Path:
+    """The folder of a package's revisions. Raises `FileNotFoundError` when there is none."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f"no package {package}")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "migrations"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{package} has no migrations")
+    return folder
+
+
+def upgrade(engine: Engine, package: str) -> None:
+    """Run the missing revisions of `package`. Alembic is imported only for that."""
+    folder = folder_of(package)
+    revisions, head = _revisions(folder)
+    with engine.begin() as connection:
+        current = current_revision(connection)
+        if current == head:
+            return
+        if current is not None and current not in revisions:
+            raise SchemaTooNew(package.rpartition(".")[2], current)
+        _run(connection, folder)
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision the schema is at; None for an empty database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    value = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if value is None else str(value)
+
+
+def _revisions(folder: Path) -> tuple[set[str], str]:
+    """All revisions and the one that none follows, read without importing them."""
+    texts = [path.read_text() for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+    revisions = {found.group(1) for text in texts if (found := _REVISION.search(text))}
+    heads = revisions - {found.group(1) for text in texts if (found := _DOWN_REVISION.search(text))}
+    if len(heads) != 1:
+        raise ValueError(f"{folder} must hold one line of revisions, but has {len(heads)} heads")
+    return revisions, heads.pop()
+
+
+def _run(connection: Connection, folder: Path) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(folder), version_locations=[str(folder)])
+    context = MigrationContext.configure(
+        connection, opts={"fn": lambda revision, _: scripts._upgrade_revs("head", revision)}
+    )
+    with Operations.context(context):
+        context.run_migrations()

@@ -1,0 +1,370 @@
+"""The object store in a local folder.
+
+Layout: the object `a/b` is the one file in the folder `a/b@/`, named by its SHA-256. So a single rename
+publishes content and checksum together, of two writers the first wins (a folder never replaces one that
+isn't empty), and both survive any copying of the tree. What is being written lives in `.tmp/<instance>/`,
+under a lock that the kernel frees when the process dies; whoever opens the store next removes what such
+processes left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, TypeVar
+
+from services.runtime.errors import KinoError
+from services.runtime.ids import new_id
+from services.runtime.objects import (
+    PIECE_BYTES,
+    ChecksumMismatch,
+    ObjectDamaged,
+    ObjectEntry,
+    ObjectExists,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectStoreFailed,
+    ObjectStoreFull,
+    check_key,
+    check_range,
+)
+
+T = TypeVar("T")
+
+_SUFFIX = "@"
+_THREADS = 8
+
+
+class LocalObjects:
+    """An `ObjectStore` in `root`; several processes may use one root at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        """Makes the folder and removes what crashed writers left. `swept` says how many writes that were."""
+        self._root = root.absolute()
+        with _typed("opening"):
+            (self._root / ".tmp").mkdir(parents=True, exist_ok=True)
+            #: How many unfinished writes of crashed processes were removed.
+            self.swept = _sweep(self._root / ".tmp")
+            self._scratch, self._lock = _claim(self._root / ".tmp")
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
+
+    async def close(self) -> None:
+        """Wait for what runs and remove this instance's scratch folder."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._pool.shutdown()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        Path(f"{self._scratch}.lock").unlink(missing_ok=True)
+        os.close(self._lock)
+
+    async def put(
+        self, key: str, data: bytes | Path, sha256: str | None = None, *, move: bool = False
+    ) -> ObjectInfo:
+        """See `ObjectStore.put`; with `move` a file on the same file system is renamed, not copied."""
+        return await self._run(self._put, check_key(key), data, sha256, move)
+
+    def writer(self, key: str) -> LocalWriter:
+        """See `ObjectStore.writer`."""
+        return LocalWriter(self, check_key(key))
+
+    async def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See `ObjectStore.get`."""
+        return await self._run(self._get, check_key(key), start, length)
+
+    async def stream(
+        self, key: str, start: int = 0, length: int | None = None, piece_bytes: int = PIECE_BYTES
+    ) -> AsyncIterator[bytes]:
+        """See `ObjectStore.stream`."""
+        file, size_bytes = await self._run(self._open, check_key(key))
+        try:
+            left = check_range(start, length, size_bytes)
+            while left:
+                piece = await self._run(os.pread, file, min(piece_bytes, left), start)
+                if not piece:
+                    raise ObjectDamaged(key)
+                yield piece
+                start, left = start + len(piece), left - len(piece)
+        finally:
+            os.close(file)
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.stat`."""
+        return await self._run(self._stat, check_key(key))
+
+    async def verify(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.verify`."""
+        return await self._run(self._verify, check_key(key))
+
+    async def delete(self, key: str) -> bool:
+        """See `ObjectStore.delete`."""
+        return await self._run(self._delete, check_key(key))
+
+    async def list(self, prefix: str = "") -> AsyncIterator[ObjectEntry]:
+        """See `ObjectStore.list`; reads the folders the prefix leads to, and no others."""
+        for entry in await self._run(self._list, prefix):
+            yield entry
+
+    async def local_path(self, key: str) -> Path | None:
+        """See `ObjectStore.local_path`."""
+        return await self._run(self._file, check_key(key))
+
+    async def _run(self, fn: Callable[..., T], *args: Any) -> T:
+        def call() -> T:
+            with _typed(fn.__name__.strip("_")):
+                return fn(*args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def _folder(self, key: str) -> Path:
+        return self._root / (key + _SUFFIX)
+
+    def _file(self, key: str) -> Path:
+        """The object's file. Raises `ObjectNotFound`."""
+        folder = self._folder(key)
+        with suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                return folder / name
+        raise ObjectNotFound(key)
+
+    def _stat(self, key: str) -> ObjectInfo:
+        file = self._file(key)
+        try:
+            found = file.stat()
+        except FileNotFoundError:
+            raise ObjectNotFound(key) from None
+        return ObjectInfo(
+            key=key,
+            size_bytes=found.st_size,
+            create_time=datetime.fromtimestamp(found.st_mtime, UTC),
+            sha256=file.name,
+        )
+
+    def _open(self, key: str) -> tuple[int, int]:
+        try:
+            file = os.open(self._file(key), os.O_RDONLY)
+        except FileNotFoundError:
+            raise ObjectNotFound(key) from None
+        return file, os.fstat(file).st_size
+
+    def _get(self, key: str, start: int, length: int | None) -> bytes:
+        file, size_bytes = self._open(key)
+        with open(file, "rb", buffering=0) as reader:
+            wanted = check_range(start, length, size_bytes)
+            reader.seek(start)
+            pieces = []
+            while wanted:
+                piece = reader.read(wanted)
+                if not piece:
+                    raise ObjectDamaged(key)
+                pieces.append(piece)
+                wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _verify(self, key: str) -> ObjectInfo:
+        info = self._stat(key)
+        with self._file(key).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != info.sha256:
+                raise ObjectDamaged(key)
+        return info
+
+    def _put(self, key: str, data: bytes | Path, sha256: str | None, move: bool) -> ObjectInfo:
+        part = self.begin()
+        try:
+            if isinstance(data, bytes):
+                part.write_bytes(data)
+                digest = hashlib.sha256(data).hexdigest()
+            else:
+                digest = _take(data, part, move=move)
+            return self.publish(part, key, digest, sha256)
+        finally:
+            shutil.rmtree(part.parent, ignore_errors=True)
+
+    def begin(self) -> Path:
+        """A scratch folder for one object, and the file in it to write to."""
+        folder = self._scratch / new_id()
+        folder.mkdir()
+        return folder / "part"
+
+    def publish(self, part: Path, key: str, digest: str, expected: str | None) -> ObjectInfo:
+        """Make a written part durable and then visible under `key`."""
+        if expected is not None and expected != digest:
+            raise ChecksumMismatch(key)
+        _sync(part)
+        part.rename(part.parent / digest)
+        _sync(part.parent)
+        target = self._folder(key)
+        self._make_folders(target.parent)
+        try:
+            part.parent.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if self._file(key).name != digest:
+                raise ObjectExists(key) from None
+        _sync(target.parent)
+        return self._stat(key)
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make missing folders, each durable in its parent."""
+        if folder == self._root or folder.is_dir():
+            return
+        self._make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+    def _delete(self, key: str) -> bool:
+        folder = self._folder(key)
+        grave = self._scratch / new_id()
+        try:
+            folder.rename(grave)
+        except FileNotFoundError:
+            return False
+        _sync(folder.parent)
+        shutil.rmtree(grave, ignore_errors=True)
+        return True
+
+    def _list(self, prefix: str) -> Sequence[ObjectEntry]:
+        base, _, _ = prefix.rpartition("/")
+        if base:
+            check_key(base)
+        found = [
+            self._stat(key)
+            for key in self._keys(self._root / base, base + "/" if base else "")
+            if key.startswith(prefix)
+        ]
+        return sorted(
+            (ObjectEntry(key=f.key, size_bytes=f.size_bytes, create_time=f.create_time) for f in found),
+            key=lambda entry: entry.key,
+        )
+
+    def _keys(self, folder: Path, prefix: str) -> Iterator[str]:
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(folder):
+                if entry.name.endswith(_SUFFIX):
+                    yield prefix + entry.name[: -len(_SUFFIX)]
+                elif not entry.name.startswith("."):
+                    yield from self._keys(Path(entry.path), f"{prefix}{entry.name}/")
+
+
+class LocalWriter:
+    """See `ObjectWriter`."""
+
+    def __init__(self, store: LocalObjects, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._hash = hashlib.sha256()
+        self._part: Path | None = None
+        self._file: BinaryIO | None = None
+
+    async def __aenter__(self) -> LocalWriter:
+        self._part = await self._store._run(self._store.begin)
+        self._file = await self._store._run(open, self._part, "wb")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._part is not None:
+            await self._store._run(shutil.rmtree, self._part.parent, True)
+
+    async def write(self, data: bytes) -> None:
+        """See `ObjectWriter.write`."""
+        await self._store._run(self._append, data)
+
+    def _append(self, data: bytes) -> None:
+        if self._file is None:
+            raise ValueError("the writer isn't open")
+        self._file.write(data)
+        self._hash.update(data)
+
+    async def commit(self, sha256: str | None = None) -> ObjectInfo:
+        """See `ObjectWriter.commit`."""
+        if self._file is None or self._part is None:
+            raise ValueError("the writer isn't open")
+        await self._store._run(self._file.close)
+        return await self._store._run(
+            self._store.publish, self._part, self._key, self._hash.hexdigest(), sha256
+        )
+
+
+def _take(source: Path, part: Path, *, move: bool) -> str:
+    """Copy or move `source` to `part`; its digest."""
+    if move:
+        try:
+            source.rename(part)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copyfile(source, part)
+            source.unlink()
+    else:
+        shutil.copyfile(source, part)
+    with part.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _claim(parent: Path) -> tuple[Path, int]:
+    """A scratch folder and the held lock that says it is alive."""
+    while True:
+        scratch = parent / new_id()
+        lock = Path(f"{scratch}.lock")
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            # A sweeper may have taken the file for a dead one between the two calls above.
+            if lock.stat().st_ino == os.fstat(handle).st_ino:
+                scratch.mkdir()
+                return scratch, handle
+        os.close(handle)
+
+
+def _sweep(parent: Path) -> int:
+    """Remove the scratch folders whose process is gone; how many unfinished writes they held."""
+    removed = 0
+    for lock in parent.glob("*.lock"):
+        with suppress(FileNotFoundError):
+            handle = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                scratch = lock.with_suffix("")
+                removed += len(list(scratch.iterdir())) if scratch.is_dir() else 0
+                shutil.rmtree(scratch, ignore_errors=True)
+                lock.unlink()
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(handle)
+    return removed
+
+
+@contextmanager
+def _typed(operation: str) -> Iterator[None]:
+    try:
+        yield
+    except KinoError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ObjectStoreFull(quota="disk") from error
+        raise ObjectStoreFailed(operation, os.strerror(error.errno or 0)) from error

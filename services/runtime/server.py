@@ -1,0 +1,86 @@
+"""The gRPC server of a process: one port, any number of services, health, reflection, orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from services.runtime.access import check_declared
+from services.runtime.auth import TokenVerifier
+from services.runtime.channels import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
+from services.runtime.errors import FailedPrecondition
+from services.runtime.interceptor import RpcInterceptor
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # Two processes must never share a port silently.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    # A client that froze or vanished is noticed after 40 s; without the ping time-out never.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    # Mobile clients ping often; none is thrown out for it.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+class PortInUse(FailedPrecondition):
+    """The address {address} is in use: stop what listens there, or set KINO_GRPC_PORT to another port."""
+
+    reason = "PORT_IN_USE"
+    fields: tuple[str, ...] = ("address",)
+
+
+class GrpcServer:
+    """Binds at once, so that the port is known before the services are built; serves after `start`."""
+
+    def __init__(self, bind: str, port: int, verifier: TokenVerifier, *, unary_deadline_s: float) -> None:
+        """Port 0 picks a free one. Raises `PortInUse`. Needs a running event loop."""
+        self.inner = grpc.aio.server(
+            interceptors=[RpcInterceptor(verifier, unary_deadline_s=unary_deadline_s)], options=SERVER_OPTIONS
+        )
+        try:
+            self.port = self.inner.add_insecure_port(f"{bind}:{port}")
+        except RuntimeError:
+            raise PortInUse(f"{bind}:{port}") from None
+        self.address = f"{bind}:{self.port}"
+        self._health = HealthServicer()
+        self._names: list[str] = []
+
+    def announce(self, names: Sequence[str]) -> None:
+        """Declare services by full name. Raises `ValueError` when a method declares no access rule."""
+        check_declared(names)
+        self._names += names
+
+    async def start(self) -> None:
+        """Accept calls; every service reports NOT_SERVING until `set_serving`."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.inner)
+        names = [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self.inner)
+        for name in ["", *self._names]:
+            await self._health.set(name, _NOT_SERVING)
+        await self.inner.start()
+
+    async def set_serving(self, names: Sequence[str], serving: bool) -> None:
+        """Report the health of services."""
+        for name in names:
+            await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+
+    async def drain(self, *, wait_s: float, grace_s: float) -> None:
+        """Report NOT_SERVING, wait for the gateway to notice, refuse new calls, let the others finish."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(wait_s)
+        await self.inner.stop(grace_s)

@@ -1,0 +1,186 @@
+"""Settings of a deployment: environment `KINO_…`, then `kino.toml`, then defaults.
+
+One class serves validation, types and the reference table (`Settings.describe`).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from services.runtime.errors import FailedPrecondition
+
+GIB = 1 << 30
+
+
+class SettingsError(FailedPrecondition):
+    """{problem}"""
+
+    reason = "SETTINGS_INVALID"
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "kino"
+
+
+class Settings(BaseSettings):
+    """What can be set. Each field is `KINO_<NAME>` in the environment and `<name>` in `kino.toml`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KINO_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+    #: The parsed `kino.toml` while `load_settings` builds an instance.
+    _toml: ClassVar[dict[str, Any]] = {}
+
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Folder that holds all state: databases, objects, keys.",
+    )
+    bind: str = Field(default="127.0.0.1", description="Address the gateway and the services listen on.")
+    gateway_port: int = Field(
+        default=8080, ge=0, le=65535, description="Port of the gateway; 0 picks a free one."
+    )
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of this process's gRPC server behind the gateway; 0 picks one.",
+    )
+    workers: int = Field(default=2, ge=0, le=256, description="Encoder worker processes `kino up` starts.")
+    endpoints: dict[str, str] = Field(
+        default_factory=dict,
+        description="Where services run that aren't in this process: name to `host:port`.",
+        examples=['{"catalog": "10.0.0.7:9000"}'],
+    )
+    sql_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="SQL database of a service by name; default: a SQLite file of its own in `data_dir`.",
+        examples=['{"billing": "postgresql+psycopg://db/billing"}'],
+    )
+    objects_dir: Path | None = Field(
+        default=None, description="Folder of the object store; default: `objects` in the data folder."
+    )
+    keys_dir: Path | None = Field(
+        default=None, description="Folder of the deployment's secrets; default: `keys` in the data folder."
+    )
+    upload_max_bytes: int = Field(default=64 * GIB, ge=1, description="Greatest size of one uploaded file.")
+    upload_quota_bytes: int = Field(
+        default=256 * GIB, ge=1, description="Greatest sum of one user's unfinished and unpublished uploads."
+    )
+    upload_part_bytes: int = Field(
+        default=4 << 20, ge=64 << 10, le=16 << 20, description="Greatest size of one part of an upload."
+    )
+    unary_deadline_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Deadline of a unary call whose client set none, and the cap of those it set.",
+    )
+    drain_s: float = Field(
+        default=0.2, ge=0, description="Wait between reporting NOT_SERVING and refusing calls at shutdown."
+    )
+    grace_s: float = Field(default=5.0, ge=0, description="Time calls in flight get to finish at shutdown.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: console on a terminal, JSON lines elsewhere."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then `kino.toml`."""
+        return init_settings, env_settings, _TomlSource(settings_cls)
+
+    @property
+    def objects_folder(self) -> Path:
+        """Where `LocalObjects` keeps its files."""
+        return self.objects_dir or self.data_dir / "objects"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the deployment's keys are."""
+        return self.keys_dir or self.data_dir / "keys"
+
+    def sql_url(self, service: str) -> str:
+        """The database of `service` as a SQLAlchemy URL."""
+        return self.sql_urls.get(service) or f"sqlite:///{self.data_dir.absolute() / 'sql' / service}.db"
+
+    @classmethod
+    def describe(cls) -> list[tuple[str, str, str, str]]:
+        """One row per setting: environment variable, type, default, meaning."""
+        rows = []
+        for name, info in cls.model_fields.items():
+            annotation = info.annotation
+            kind = (
+                annotation.__name__ if type(annotation) is type else str(annotation).replace("pathlib.", "")
+            )
+            default = "" if info.default_factory or info.default is None else str(info.default)
+            rows.append(
+                (f"KINO_{name.upper()}", kind.replace("typing.", ""), default, info.description or "")
+            )
+        return rows
+
+
+class _TomlSource(PydanticBaseSettingsSource):
+    """The parsed `kino.toml`, below the environment."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """One value of the file."""
+        return Settings._toml.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(Settings._toml)
+
+
+def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+    """The settings of this process; `overrides` win over environment and file.
+
+    `config` is the file to read; default: `KINO_CONFIG`, else `kino.toml` in the working folder, if there.
+    Raises `SettingsError` with one sentence that names the setting.
+    """
+    path = config or (Path(os.environ["KINO_CONFIG"]) if "KINO_CONFIG" in os.environ else None)
+    required, path = path is not None, path or Path("kino.toml")
+    Settings._toml = _read_toml(path, required=required)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+    finally:
+        Settings._toml = {}
+
+
+def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(f"The settings file {path} does not exist.") from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error}.") from None
+    unknown = sorted(values.keys() - Settings.model_fields.keys())
+    if unknown:
+        known = ", ".join(sorted(Settings.model_fields))
+        raise SettingsError(
+            f"{path} sets {', '.join(unknown)}, which is no setting of Kino; known are: {known}."
+        )
+    return values
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    return f"The setting {name} (KINO_{name.upper().replace('.', '__')}) is wrong: {first['msg']}."
