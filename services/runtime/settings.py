@@ -53,6 +53,14 @@ class Settings(BaseSettings):
         description="Port of this process's gRPC server behind the gateway; 0 picks one.",
     )
     workers: int = Field(default=2, ge=0, le=256, description="Encoder worker processes `kino up` starts.")
+    worker_id: str = Field(
+        default="",
+        pattern="^[a-z0-9-]{0,63}$",
+        description="Id of an encoder worker, the same after a restart; default: host name and pid.",
+    )
+    worker_slots: int = Field(
+        default=1, ge=1, le=1024, description="Tasks an encoder worker does at the same time."
+    )
     endpoints: dict[str, str] = Field(
         default_factory=dict,
         description="Where services run that aren't in this process: name to `host:port`.",
