@@ -24,6 +24,8 @@ GEN = ROOT / "gen"
 OWNED = ("python/kino", "python/buf", "web/kino", "web/buf", "web/google", "descriptor")
 #: protovalidate imports this module but ships none, so it is generated with the contracts.
 VALIDATE = "buf/validate/validate.proto"
+#: No contract imports it, because it travels packed in a status; JavaScript clients have no package that carries it.
+ERROR_DETAILS = "google/rpc/error_details.proto"
 
 
 def main() -> int:
@@ -59,6 +61,7 @@ def generate(out: Path) -> None:
         f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
         f"--mypy_out=quiet:{python}",
     )
+    (python / "kino" / "py.typed").touch()
     protoc(
         [f.name for f in files if f.service],
         f"--grpc_python_out={python}",
@@ -68,7 +71,7 @@ def generate(out: Path) -> None:
     )
     protoc(
         # @bufbuild/protobuf brings google.protobuf itself.
-        sorted(f.name for f in files if not f.name.startswith("google/protobuf/")),
+        [*sorted(f.name for f in files if not f.name.startswith("google/protobuf/")), ERROR_DETAILS],
         f"--plugin=protoc-gen-es={ROOT / 'node_modules' / '.bin' / 'protoc-gen-es'}",
         f"--es_out={out / 'web'}",
         # JavaScript with declarations serves the page's bundler and plain Node alike.
