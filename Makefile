@@ -87,6 +87,7 @@ lint-web: node
 
 test: setup web $(STAMPS)/footage ## Run every test; installs Debian's Chromium when it is missing
 	@tools/chromium.sh
+	@npm run --workspaces --if-present test
 	@$(PY) -m pytest
 
 test-fast: setup ## Run the tests that need no browser and no engine, in under a minute
