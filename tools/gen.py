@@ -24,7 +24,7 @@ GEN = ROOT / "gen"
 OWNED = ("python/kino", "python/buf", "web/kino", "web/buf", "web/google", "descriptor")
 #: protovalidate imports this module but ships none, so it is generated with the contracts.
 VALIDATE = "buf/validate/validate.proto"
-#: No contract imports it, because it travels packed in a status; JavaScript clients have no package that carries it.
+#: No contract imports it: it travels packed in a status. JavaScript clients have no package that carries it.
 ERROR_DETAILS = "google/rpc/error_details.proto"
 
 
