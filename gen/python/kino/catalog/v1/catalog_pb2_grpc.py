@@ -133,8 +133,9 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BeginMedia(self, request, context):
-        """Begins the media of a title: sets the job, its frames and its planned renditions. A job that is already the title's
-        job is a repetition and changes nothing.
+        """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
+        adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
+        otherwise it fails with `MEDIA_EXISTS`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

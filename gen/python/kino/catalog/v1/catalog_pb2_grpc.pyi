@@ -29,8 +29,9 @@ class CatalogServiceStub:
     Deleting a deleted title fails with `NOT_FOUND`.
     """
     BeginMedia: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BeginMediaRequest, _catalog_pb2.BeginMediaResponse]
-    """Begins the media of a title: sets the job, its frames and its planned renditions. A job that is already the title's
-    job is a repetition and changes nothing.
+    """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
+    adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
+    otherwise it fails with `MEDIA_EXISTS`.
     """
     ExtendTimeline: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ExtendTimelineRequest, _catalog_pb2.ExtendTimelineResponse]
     """Adds planned segment starts and replaces the highlights. Starts that are known already must be repeated unchanged."""
@@ -96,8 +97,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.BeginMediaRequest,
         context: _aio.ServicerContext[_catalog_pb2.BeginMediaRequest, _abc.Awaitable[_catalog_pb2.BeginMediaResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.BeginMediaResponse]:
-        """Begins the media of a title: sets the job, its frames and its planned renditions. A job that is already the title's
-        job is a repetition and changes nothing.
+        """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
+        adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
+        otherwise it fails with `MEDIA_EXISTS`.
         """
 
     @_abc_1.abstractmethod

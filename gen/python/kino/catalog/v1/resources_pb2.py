@@ -29,7 +29,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/catalog/v1/resources.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19kino/media/v1/media.proto\"\x96\x05\n\x05Title\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x0c\x64isplay_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12 \n\x0crelease_year\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xb8\x17(\x00\x12 \n\x06genres\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x14\"\x06r\x04\x10\x01\x18\x32\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05owner\x18\t \x01(\t\x12\x0b\n\x03job\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rplayable_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x14\n\x10STATE_PROCESSING\x10\x02\x12\x12\n\x0eSTATE_PLAYABLE\x10\x03\x12\x12\n\x0eSTATE_COMPLETE\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\xe5\x01\n\x05Media\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12)\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12,\n\nrenditions\x18\x04 \x03(\x0b\x32\x18.kino.media.v1.Rendition\x12,\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.Highlight\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12\x0c\n\x04\x65tag\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/catalog/v1/resources.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19kino/media/v1/media.proto\"\xa5\x05\n\x05Title\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12 \n\x0crelease_year\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xb8\x17(\x00\x12 \n\x06genres\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x14\"\x06r\x04\x10\x01\x18\x32\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05owner\x18\t \x01(\t\x12\x0b\n\x03job\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rplayable_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0f\n\x07version\x18\x10 \x01(\x03\"\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x14\n\x10STATE_PROCESSING\x10\x02\x12\x12\n\x0eSTATE_PLAYABLE\x10\x03\x12\x12\n\x0eSTATE_COMPLETE\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\xe5\x01\n\x05Media\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12)\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12,\n\nrenditions\x18\x04 \x03(\x0b\x32\x18.kino.media.v1.Rendition\x12,\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.Highlight\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12\x0c\n\x04\x65tag\x18\x07 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kino.catalog.v1.resources_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TITLE'].fields_by_name['display_name']._loaded_options = None
-  _globals['_TITLE'].fields_by_name['display_name']._serialized_options = b'\272H\007r\005\020\001\030\364\003'
+  _globals['_TITLE'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_TITLE'].fields_by_name['description']._loaded_options = None
   _globals['_TITLE'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N'
   _globals['_TITLE'].fields_by_name['release_year']._loaded_options = None
@@ -47,9 +47,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TITLE'].fields_by_name['etag']._loaded_options = None
   _globals['_TITLE'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_TITLE']._serialized_start=199
-  _globals['_TITLE']._serialized_end=861
-  _globals['_TITLE_STATE']._serialized_start=732
-  _globals['_TITLE_STATE']._serialized_end=861
-  _globals['_MEDIA']._serialized_start=864
-  _globals['_MEDIA']._serialized_end=1093
+  _globals['_TITLE']._serialized_end=876
+  _globals['_TITLE_STATE']._serialized_start=747
+  _globals['_TITLE_STATE']._serialized_end=876
+  _globals['_MEDIA']._serialized_start=879
+  _globals['_MEDIA']._serialized_end=1108
 # @@protoc_insertion_point(module_scope)

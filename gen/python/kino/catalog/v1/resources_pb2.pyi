@@ -79,10 +79,11 @@ class Title(_message.Message):
     PLAYABLE_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `titles/{title}`."""
     display_name: _builtins.str
-    """Name to show, 1 to 500 characters of any script."""
+    """Name to show, 1 to 500 characters of any script. May be left out of an update that doesn't change it."""
     description: _builtins.str
     """Words about the film, at most 10,000 characters."""
     release_year: _builtins.int
@@ -95,6 +96,8 @@ class Title(_message.Message):
     """Output only. The job that processes or processed its source. Format: `jobs/{job}`."""
     etag: _builtins.str
     """Changes with every change. In an update: refuse it unless this is still the value (AIP-154)."""
+    version: _builtins.int
+    """Output only. Rises with every change; orders what the search index is told."""
     @_builtins.property
     def genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Genres, at most 20 of at most 50 characters."""
@@ -141,10 +144,11 @@ class Title(_message.Message):
         playable_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "playable_time", b"playable_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "release_year", b"release_year", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "release_year", b"release_year", "state", b"state", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,7 +73,8 @@ class HistoryServiceServicer:
 
     def RecordProgress(self, request, context):
         """Records how far a playback is. May arrive late, twice or out of order: intervals are a union and the position belongs
-        to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable.
+        to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable. Progress
+        of a playback that was started before its view was deleted is acknowledged and dropped: the view is then empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,8 @@ class HistoryServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordProgress: _aio.UnaryUnaryMultiCallable[_history_pb2.RecordProgressRequest, _history_pb2.RecordProgressResponse]
     """Records how far a playback is. May arrive late, twice or out of order: intervals are a union and the position belongs
-    to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable.
+    to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable. Progress
+    of a playback that was started before its view was deleted is acknowledged and dropped: the view is then empty.
     """
     GetView: _aio.UnaryUnaryMultiCallable[_history_pb2.GetViewRequest, _history_pb2.GetViewResponse]
     """Gets what a profile has seen of a title. Fails with `NOT_FOUND` when it has not begun."""
@@ -43,7 +44,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_history_pb2.RecordProgressRequest, _abc.Awaitable[_history_pb2.RecordProgressResponse]],
     ) -> _abc.Awaitable[_history_pb2.RecordProgressResponse]:
         """Records how far a playback is. May arrive late, twice or out of order: intervals are a union and the position belongs
-        to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable.
+        to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable. Progress
+        of a playback that was started before its view was deleted is acknowledged and dropped: the view is then empty.
         """
 
     @_abc_1.abstractmethod

@@ -684,8 +684,9 @@ export declare const CatalogService: GenService<{
     output: typeof DeleteTitleResponseSchema;
   },
   /**
-   * Begins the media of a title: sets the job, its frames and its planned renditions. A job that is already the title's
-   * job is a repetition and changes nothing.
+   * Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
+   * adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
+   * otherwise it fails with `MEDIA_EXISTS`.
    *
    * @generated from rpc kino.catalog.v1.CatalogService.BeginMedia
    */

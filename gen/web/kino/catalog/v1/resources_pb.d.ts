@@ -27,7 +27,7 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
   name: string;
 
   /**
-   * Name to show, 1 to 500 characters of any script.
+   * Name to show, 1 to 500 characters of any script. May be left out of an update that doesn't change it.
    *
    * @generated from field: string display_name = 2;
    */
@@ -123,6 +123,13 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
    * @generated from field: string etag = 15;
    */
   etag: string;
+
+  /**
+   * Output only. Rises with every change; orders what the search index is told.
+   *
+   * @generated from field: int64 version = 16;
+   */
+  version: bigint;
 };
 
 /**

@@ -298,7 +298,8 @@ export declare const ClearHistoryResponseSchema: GenMessage<ClearHistoryResponse
 export declare const HistoryService: GenService<{
   /**
    * Records how far a playback is. May arrive late, twice or out of order: intervals are a union and the position belongs
-   * to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable.
+   * to the newest playback and sequence number, so every order gives the same result. Acknowledged means durable. Progress
+   * of a playback that was started before its view was deleted is acknowledged and dropped: the view is then empty.
    *
    * @generated from rpc kino.history.v1.HistoryService.RecordProgress
    */
