@@ -93,16 +93,18 @@ def test_the_last_frame_of_the_film_ends_the_stream(stack: Stack, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("wish", "code"),
+    ("wish", "code", "reason"),
     [
-        ({"offset_ms": -1}, "InvalidArgument"),
-        ({"offset_ms": 3_600_000}, "OutOfRange"),
-        ({"title": "titles/there-is-no-such-title"}, "NotFound"),
-        ({"password": "not the password"}, "Unauthenticated"),
+        ({"offset_ms": -1}, "InvalidArgument", "VALIDATION_FAILED"),
+        ({"offset_ms": 3_600_000}, "OutOfRange", "OFFSET_OUT_OF_RANGE"),
+        ({"title": "titles/there-is-no-such-title"}, "NotFound", "NOT_FOUND"),
+        ({"password": "not the password"}, "Unauthenticated", "WRONG_CREDENTIALS"),
     ],
     ids=["negative offset", "offset past the end", "unknown title", "wrong password"],
 )
-def test_what_cannot_be_played_is_answered_with_its_code(
-    stack: Stack, tmp_path: Path, wish: dict[str, Any], code: str
+def test_what_cannot_be_played_is_answered_with_its_code_and_reason(
+    stack: Stack, tmp_path: Path, wish: dict[str, Any], code: str, reason: str
 ) -> None:
-    assert play(stack, tmp_path / "stream.mp4", **wish)["error"]["code"] == code
+    error = play(stack, tmp_path / "stream.mp4", **wish)["error"]
+
+    assert (error["code"], error["reason"]) == (code, reason)

@@ -7,6 +7,7 @@ import { finished } from "node:stream/promises";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { ErrorInfoSchema } from "kino-stubs/google/rpc/error_details_pb.js";
 import { IdentityService } from "kino-stubs/kino/identity/v1/identity_pb.js";
 import { VideoCodec } from "kino-stubs/kino/media/v1/media_pb.js";
 import { PlaybackService } from "kino-stubs/kino/playback/v1/playback_pb.js";
@@ -138,6 +139,7 @@ try {
   console.log(JSON.stringify(report));
 } catch (error) {
   if (!(error instanceof ConnectError)) throw error;
-  console.log(JSON.stringify({ error: { code: Code[error.code], message: error.rawMessage } }));
+  const reason = error.findDetails(ErrorInfoSchema)[0]?.reason ?? null;
+  console.log(JSON.stringify({ error: { code: Code[error.code], reason, message: error.rawMessage } }));
   process.exitCode = 1;
 }
