@@ -115,13 +115,15 @@ async def running(
         keys = open_keys(settings.keys_folder)
         verifier = TokenVerifier(keys.internal, keys.jwks, clock)
         server = GrpcServer(
-            settings.bind, settings.grpc_port, verifier, unary_deadline_s=settings.unary_deadline_s
+            settings.grpc_bind, settings.grpc_port, verifier, unary_deadline_s=settings.unary_deadline_s
         )
         stack.push_async_callback(server.inner.stop, None)
         channels = Channels(settings.endpoints, server.address, ServiceTokens(keys.internal, clock))
         stack.push_async_callback(channels.close)
         objects = LocalObjects(settings.objects_folder)
         stack.push_async_callback(objects.close)
+        if objects.swept:
+            _log.warning("removed unfinished writes of a crashed process", count=objects.swept)
         context = Context(
             settings=settings,
             clock=clock,
@@ -134,8 +136,8 @@ async def running(
         stack.push_async_callback(_close_databases, context)
         apps = [await _built(name, build, context, server, stack) for name, build in services.items()]
         await server.start()
-        stack.push_async_callback(server.drain, wait_s=settings.drain_s, grace_s=settings.grace_s)
         stack.push_async_callback(_cancel, [_start(app, work) for app in apps for work in app.background])
+        stack.push_async_callback(server.drain, wait_s=settings.drain_s, grace_s=settings.grace_s)
         for app in apps:
             await app.ready()
             await server.set_serving(app.grpc_services, True)

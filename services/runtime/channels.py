@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from services.runtime.auth import ServiceTokens
-from services.runtime.deadlines import remaining_s
+from services.runtime.call import REQUEST_ID_KEY, remaining_s, request_id
 
 Stub = TypeVar("Stub")
 
@@ -92,7 +92,9 @@ class Channels:
         return CallerChannel(self._open[address], self._metadata)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self._tokens.token(self._service)}"),)
+        token = ("authorization", f"Bearer {self._tokens.token(self._service)}")
+        request = request_id()
+        return (token,) if request is None else (token, (REQUEST_ID_KEY, request))
 
     async def close(self) -> None:
         """Close all channels."""

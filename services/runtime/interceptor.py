@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from services.runtime import metrics
 from services.runtime.access import Access, access_of, check_allowed
 from services.runtime.auth import Principal, TokenVerifier, set_principal
-from services.runtime.deadlines import set_deadline
+from services.runtime.call import REQUEST_ID_KEY, set_deadline, set_request_id
 from services.runtime.errors import DeadlineExceeded, Internal, KinoError, Unauthenticated
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
@@ -29,7 +29,6 @@ from services.runtime.status import DETAILS_KEY, forwarded, status_of
 from services.runtime.validation import validate
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_REQUEST_ID = "x-request-id"
 _log = logger("rpc")
 
 
@@ -48,7 +47,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server."""
 
     def __init__(self, verifier: TokenVerifier, *, unary_deadline_s: float) -> None:
-        """`unary_deadline_s` is the deadline of unary calls that come without one, and the cap of theirs."""
+        """`unary_deadline_s` is the deadline of unary calls that come without one."""
         self._verifier = verifier
         self._unary_deadline_s = unary_deadline_s
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -64,7 +63,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler: Any = await continuation(handler_call_details)
             if handler is None:
-                return handler  # not served here: gRPC answers UNIMPLEMENTED
+                # gRPC answers UNIMPLEMENTED.
+                return handler  # type: ignore[return-value]
             wrapped = self._wrapped[path] = self._wrap(path, handler)
         return wrapped
 
@@ -96,17 +96,17 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return serve
 
     def _streaming(self, method: _Method, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
+        # A coroutine that writes, not a generator: when the call is cancelled, the handler is closed here and
+        # now, not when the garbage collector finds it.
+        async def serve(request: Any, context: Any) -> None:
             async with self._around(method, context):
                 answers = behaviour(_checked(request), context)
                 if inspect.isawaitable(answers):
                     await answers  # the handler writes to the context itself
                     return
-                try:
+                async with aclosing(answers):
                     async for answer in answers:
-                        yield answer
-                finally:
-                    await answers.aclose()
+                        await context.write(answer)
 
         return serve
 
@@ -114,7 +114,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     async def _around(self, method: _Method, context: Any) -> AsyncIterator[None]:
         started = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
-        structlog.contextvars.bind_contextvars(request_id=_request_id(metadata), rpc=method.path)
+        request_id = _request_id(metadata)
+        set_request_id(request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, rpc=method.path)
         active = metrics.ACTIVE_CALLS.labels(method.service, method.name)
         active.inc()
         code = grpc.StatusCode.OK
@@ -143,10 +145,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     def _limit(self, method: _Method, context: Any) -> float | None:
         """Seconds this call may take; also what the calls it makes inherit."""
         remaining: float | None = context.time_remaining()
-        if method.unary:
-            remaining = min(
-                self._unary_deadline_s, remaining if remaining is not None else self._unary_deadline_s
-            )
+        if remaining is None and method.unary:
+            remaining = self._unary_deadline_s
         set_deadline(remaining)
         return remaining
 
@@ -202,5 +202,5 @@ def _typed(error: Exception, method: _Method) -> KinoError:
 
 
 def _request_id(metadata: dict[str, Any]) -> str:
-    given = metadata.get(_REQUEST_ID)
+    given = metadata.get(REQUEST_ID_KEY)
     return given[:64] if isinstance(given, str) and given.isprintable() and given else new_id()

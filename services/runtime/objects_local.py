@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 _SUFFIX = "@"
 _THREADS = 8
+_ATTEMPTS = 5
 
 
 class LocalObjects:
@@ -181,14 +182,13 @@ class LocalObjects:
     def _put(self, key: str, data: bytes | Path, sha256: str | None, move: bool) -> ObjectInfo:
         part = self.begin()
         try:
-            if isinstance(data, bytes):
-                part.write_bytes(data)
-                digest = hashlib.sha256(data).hexdigest()
-            else:
-                digest = _take(data, part, move=move)
-            return self.publish(part, key, digest, sha256)
+            digest = _fill(part, data, move=move)
+            info = self.publish(part, key, digest, sha256)
         finally:
             shutil.rmtree(part.parent, ignore_errors=True)
+        if move and isinstance(data, Path):
+            data.unlink(missing_ok=True)
+        return info
 
     def begin(self) -> Path:
         """A scratch folder for one object, and the file in it to write to."""
@@ -200,13 +200,14 @@ class LocalObjects:
         """Make a written part durable and then visible under `key`."""
         if expected is not None and expected != digest:
             raise ChecksumMismatch(key)
+        part.chmod(0o444)
+        os.utime(part)
         _sync(part)
         part.rename(part.parent / digest)
         _sync(part.parent)
         target = self._folder(key)
-        self._make_folders(target.parent)
         try:
-            part.parent.rename(target)
+            self._move_in(part.parent, target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -214,6 +215,17 @@ class LocalObjects:
                 raise ObjectExists(key) from None
         _sync(target.parent)
         return self._stat(key)
+
+    def _move_in(self, source: Path, target: Path) -> None:
+        """Rename, making the folders above; again when a concurrent `_delete` just removed an empty one."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._make_folders(target.parent)
+                source.rename(target)
+                return
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
 
     def _make_folders(self, folder: Path) -> None:
         """Make missing folders, each durable in its parent."""
@@ -232,21 +244,24 @@ class LocalObjects:
             return False
         _sync(folder.parent)
         shutil.rmtree(grave, ignore_errors=True)
+        with suppress(OSError):
+            for parent in folder.relative_to(self._root).parents[:-1]:
+                (self._root / parent).rmdir()
         return True
 
     def _list(self, prefix: str) -> Sequence[ObjectEntry]:
         base, _, _ = prefix.rpartition("/")
         if base:
             check_key(base)
-        found = [
-            self._stat(key)
-            for key in self._keys(self._root / base, base + "/" if base else "")
-            if key.startswith(prefix)
-        ]
-        return sorted(
-            (ObjectEntry(key=f.key, size_bytes=f.size_bytes, create_time=f.create_time) for f in found),
-            key=lambda entry: entry.key,
-        )
+        entries = []
+        for key in sorted(self._keys(self._root / base, base + "/" if base else "")):
+            if key.startswith(prefix):
+                with suppress(ObjectNotFound):  # deleted meanwhile
+                    info = self._stat(key)
+                    entries.append(
+                        ObjectEntry(key=key, size_bytes=info.size_bytes, create_time=info.create_time)
+                    )
+        return entries
 
     def _keys(self, folder: Path, prefix: str) -> Iterator[str]:
         with suppress(FileNotFoundError):
@@ -300,20 +315,26 @@ class LocalWriter:
         )
 
 
-def _take(source: Path, part: Path, *, move: bool) -> str:
-    """Copy or move `source` to `part`; its digest."""
-    if move:
-        try:
-            source.rename(part)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            shutil.copyfile(source, part)
-            source.unlink()
-    else:
-        shutil.copyfile(source, part)
+def _fill(part: Path, data: bytes | Path, *, move: bool) -> str:
+    """Write the content to `part`; its digest. A moved file is only linked: the caller removes it."""
+    if isinstance(data, bytes):
+        part.write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+    if not (move and _linked(data, part)):
+        shutil.copyfile(data, part)
     with part.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Whether a second name could be made; not across file systems, nor on those that know no links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -16,6 +16,7 @@ from services.runtime.auth import TokenVerifier
 from services.runtime.channels import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from services.runtime.errors import FailedPrecondition
 from services.runtime.interceptor import RpcInterceptor
+from services.runtime.validation import prepare
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -37,6 +38,9 @@ SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
 class PortInUse(FailedPrecondition):
     """The address {address} is in use: stop what listens there, or set KINO_GRPC_PORT to another port."""
 
@@ -52,11 +56,13 @@ class GrpcServer:
         self.inner = grpc.aio.server(
             interceptors=[RpcInterceptor(verifier, unary_deadline_s=unary_deadline_s)], options=SERVER_OPTIONS
         )
+        host = f"[{bind}]" if ":" in bind else bind
         try:
-            self.port = self.inner.add_insecure_port(f"{bind}:{port}")
+            self.port = self.inner.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
-            raise PortInUse(f"{bind}:{port}") from None
-        self.address = f"{bind}:{self.port}"
+            raise PortInUse(f"{host}:{port}") from None
+        #: Where this process itself, and others on this machine, reach the server.
+        self.address = f"{_WILDCARDS.get(host, host)}:{self.port}"
         self._health = HealthServicer()
         self._names: list[str] = []
 
@@ -67,6 +73,7 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Accept calls; every service reports NOT_SERVING until `set_serving`."""
+        prepare()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.inner)
         names = [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self.inner)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from services.runtime.errors import FailedPrecondition
 
@@ -35,14 +36,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="KINO_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
     )
-    #: The parsed `kino.toml` while `load_settings` builds an instance.
-    _toml: ClassVar[dict[str, Any]] = {}
-
     data_dir: Path = Field(
         default_factory=_default_data_dir,
         description="Folder that holds all state: databases, objects, keys.",
     )
-    bind: str = Field(default="127.0.0.1", description="Address the gateway and the services listen on.")
+    bind: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
+    grpc_bind: str = Field(
+        default="127.0.0.1", description="Address this process's gRPC server listens on, behind the gateway."
+    )
     gateway_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of the gateway; 0 picks a free one."
     )
@@ -87,7 +88,7 @@ class Settings(BaseSettings):
     unary_deadline_s: float = Field(
         default=30.0,
         gt=0,
-        description="Deadline of a unary call whose client set none, and the cap of those it set.",
+        description="Deadline of a unary call whose client set none.",
     )
     drain_s: float = Field(
         default=0.2, ge=0, description="Wait between reporting NOT_SERVING and refusing calls at shutdown."
@@ -99,18 +100,6 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`auto`: console on a terminal, JSON lines elsewhere."
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then `kino.toml`."""
-        return init_settings, env_settings, _TomlSource(settings_cls)
 
     @property
     def objects_folder(self) -> Path:
@@ -142,17 +131,6 @@ class Settings(BaseSettings):
         return rows
 
 
-class _TomlSource(PydanticBaseSettingsSource):
-    """The parsed `kino.toml`, below the environment."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """One value of the file."""
-        return Settings._toml.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return dict(Settings._toml)
-
-
 def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
     """The settings of this process; `overrides` win over environment and file.
 
@@ -161,13 +139,12 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
     """
     path = config or (Path(os.environ["KINO_CONFIG"]) if "KINO_CONFIG" in os.environ else None)
     required, path = path is not None, path or Path("kino.toml")
-    Settings._toml = _read_toml(path, required=required)
+    from_file = _read_toml(path, required=required)
     try:
-        return Settings(**overrides)
-    except ValidationError as error:
+        from_environment = EnvSettingsSource(Settings)()
+        return Settings(**{**from_file, **from_environment, **overrides})
+    except (ValidationError, SourceError) as error:
         raise SettingsError(_sentence(error)) from None
-    finally:
-        Settings._toml = {}
 
 
 def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
@@ -188,7 +165,9 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
     return values
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError | SourceError) -> str:
+    if isinstance(error, SourceError):
+        return f"The environment is wrong: {error}."
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     return f"The setting {name} (KINO_{name.upper().replace('.', '__')}) is wrong: {first['msg']}."

@@ -138,12 +138,11 @@ def _prepare_sqlite(engine: Engine, *, begin: str, read_only: bool) -> None:
         # The driver's own BEGIN comes too late (before the first write) for a serialised read-modify-write.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL may lose the last commits at power loss in WAL mode (pragma_synchronous in its manual).
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        if read_only:
-            connection.execute("PRAGMA query_only = ON")
+        # The journal mode stays with the file: the writer sets it.
+        connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = WAL")
 
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:

@@ -18,6 +18,11 @@ def _validator() -> Any:
     return protovalidate.Validator()
 
 
+def prepare() -> None:
+    """Load the engine now, so that the first request doesn't wait for it."""
+    _validator()
+
+
 def validate(message: Message) -> None:
     """Check a message. Raises `ValidationFailed` naming each field that breaks a rule."""
     found = _validator().collect_violations(message)
