@@ -28,7 +28,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kino/page/v1/page.proto\x12\x0ckino.page.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bkino/common/v1/access.proto\"?\n\x0fGetAssetRequest\x12,\n\x04path\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,200}$2|\n\x0bPageService\x12m\n\x08GetAsset\x12\x1d.kino.page.v1.GetAssetRequest\x1a\x14.google.api.HttpBody\"*\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02 \x12\x01/Z\x10\x12\x0e/assets/{path}Z\t\x12\x07/{path}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kino/page/v1/page.proto\x12\x0ckino.page.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bkino/common/v1/access.proto\"?\n\x0fGetAssetRequest\x12,\n\x04path\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,200}$2\xb7\x01\n\x0bPageService\x12\xa7\x01\n\x08GetAsset\x12\x1d.kino.page.v1.GetAssetRequest\x1a\x14.google.api.HttpBody\"d\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02Z\x12\x01/Z\x10\x12\x0e/assets/{path}Z\t\x12\x07/{path}Z\x0b\x42\t\n\x04HEAD\x12\x01/Z\x18\x42\x16\n\x04HEAD\x12\x0e/assets/{path}Z\x11\x42\x0f\n\x04HEAD\x12\x07/{path}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETASSETREQUEST'].fields_by_name['path']._loaded_options = None
   _globals['_GETASSETREQUEST'].fields_by_name['path']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{0,200}$'
   _globals['_PAGESERVICE'].methods_by_name['GetAsset']._loaded_options = None
-  _globals['_PAGESERVICE'].methods_by_name['GetAsset']._serialized_options = b'\210\262\031\001\202\323\344\223\002 \022\001/Z\020\022\016/assets/{path}Z\t\022\007/{path}'
+  _globals['_PAGESERVICE'].methods_by_name['GetAsset']._serialized_options = b'\210\262\031\001\202\323\344\223\002Z\022\001/Z\020\022\016/assets/{path}Z\t\022\007/{path}Z\013B\t\n\004HEAD\022\001/Z\030B\026\n\004HEAD\022\016/assets/{path}Z\021B\017\n\004HEAD\022\007/{path}'
   _globals['_GETASSETREQUEST']._serialized_start=156
   _globals['_GETASSETREQUEST']._serialized_end=219
-  _globals['_PAGESERVICE']._serialized_start=221
-  _globals['_PAGESERVICE']._serialized_end=345
+  _globals['_PAGESERVICE']._serialized_start=222
+  _globals['_PAGESERVICE']._serialized_end=405
 # @@protoc_insertion_point(module_scope)

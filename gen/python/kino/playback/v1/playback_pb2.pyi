@@ -230,7 +230,7 @@ class ReadSegmentsResponse(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def media(self) -> _resources_pb2.MediaChunk:
-        """The bytes, in order."""
+        """The bytes, in order. Numbered as in `PlayResponse`, so that one serialised copy serves both."""
 
     def __init__(
         self,

@@ -95,9 +95,9 @@ class PlaybackServiceServicer:
 
     def Play(self, request, context):
         """Streams a title from an offset: a header, then media, each message naming its track; another header when the
-        rendition changes; at last `end`. Without an offset it starts where the profile last stopped. Reading renews the
-        lease; when the lease is lost the stream ends with its typed reason. gRPC only: browsers read windows by
-        `ReadSegments`.
+        rendition changes; at last `end`. Where nothing is encoded yet at the offset, only `end` comes. Without an offset it
+        starts where the profile last stopped. Reading renews the lease; when the lease is lost the stream ends with its typed
+        reason (`LEASE_LOST`, `LEASE_ENDED`). gRPC only: browsers read windows by `ReadSegments`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,8 @@ class PlaybackServiceServicer:
 
     def ReadSegments(self, request, context):
         """Reads a bounded run of whole segments of one rendition, for players that buffer by themselves. Renews the lease. Goes on
-        where a broken read stopped by `first_offset_bytes`.
+        where a broken read stopped by `first_offset_bytes`. Ends early where no more is encoded; when not even the first is,
+        fails with `SEGMENT_NOT_READY`, or with `SEGMENT_OUT_OF_RANGE` when the title has no such segment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

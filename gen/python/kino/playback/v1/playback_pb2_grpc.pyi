@@ -26,13 +26,14 @@ class PlaybackServiceStub:
     """
     Play: _aio.UnaryStreamMultiCallable[_playback_pb2.PlayRequest, _playback_pb2.PlayResponse]
     """Streams a title from an offset: a header, then media, each message naming its track; another header when the
-    rendition changes; at last `end`. Without an offset it starts where the profile last stopped. Reading renews the
-    lease; when the lease is lost the stream ends with its typed reason. gRPC only: browsers read windows by
-    `ReadSegments`.
+    rendition changes; at last `end`. Where nothing is encoded yet at the offset, only `end` comes. Without an offset it
+    starts where the profile last stopped. Reading renews the lease; when the lease is lost the stream ends with its typed
+    reason (`LEASE_LOST`, `LEASE_ENDED`). gRPC only: browsers read windows by `ReadSegments`.
     """
     ReadSegments: _aio.UnaryStreamMultiCallable[_playback_pb2.ReadSegmentsRequest, _playback_pb2.ReadSegmentsResponse]
     """Reads a bounded run of whole segments of one rendition, for players that buffer by themselves. Renews the lease. Goes on
-    where a broken read stopped by `first_offset_bytes`.
+    where a broken read stopped by `first_offset_bytes`. Ends early where no more is encoded; when not even the first is,
+    fails with `SEGMENT_NOT_READY`, or with `SEGMENT_OUT_OF_RANGE` when the title has no such segment.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_playback_pb2.RenewLeaseRequest, _playback_pb2.RenewLeaseResponse]
     """Renews a lease, for players that have enough buffered to be silent for a while."""
@@ -79,9 +80,9 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_playback_pb2.PlayRequest, _abc.AsyncIterator[_playback_pb2.PlayResponse]],
     ) -> _abc.AsyncIterator[_playback_pb2.PlayResponse]:
         """Streams a title from an offset: a header, then media, each message naming its track; another header when the
-        rendition changes; at last `end`. Without an offset it starts where the profile last stopped. Reading renews the
-        lease; when the lease is lost the stream ends with its typed reason. gRPC only: browsers read windows by
-        `ReadSegments`.
+        rendition changes; at last `end`. Where nothing is encoded yet at the offset, only `end` comes. Without an offset it
+        starts where the profile last stopped. Reading renews the lease; when the lease is lost the stream ends with its typed
+        reason (`LEASE_LOST`, `LEASE_ENDED`). gRPC only: browsers read windows by `ReadSegments`.
         """
 
     @_abc_1.abstractmethod
@@ -91,7 +92,8 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_playback_pb2.ReadSegmentsRequest, _abc.AsyncIterator[_playback_pb2.ReadSegmentsResponse]],
     ) -> _abc.AsyncIterator[_playback_pb2.ReadSegmentsResponse]:
         """Reads a bounded run of whole segments of one rendition, for players that buffer by themselves. Renews the lease. Goes on
-        where a broken read stopped by `first_offset_bytes`.
+        where a broken read stopped by `first_offset_bytes`. Ends early where no more is encoded; when not even the first is,
+        fails with `SEGMENT_NOT_READY`, or with `SEGMENT_OUT_OF_RANGE` when the title has no such segment.
         """
 
     @_abc_1.abstractmethod

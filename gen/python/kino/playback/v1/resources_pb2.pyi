@@ -303,7 +303,7 @@ class PlayEnd(_message.Message):
     """Why."""
     @_builtins.property
     def next_offset(self) -> _duration_pb2.Duration:
-        """Where a next `Play` should start."""
+        """Where a next `Play` should start. Not set at the end of the title."""
 
     def __init__(
         self,

@@ -258,9 +258,9 @@ export declare const ReadSegmentsRequestSchema: GenMessage<ReadSegmentsRequest>;
  */
 export declare type ReadSegmentsResponse = Message<"kino.playback.v1.ReadSegmentsResponse"> & {
   /**
-   * The bytes, in order.
+   * The bytes, in order. Numbered as in `PlayResponse`, so that one serialised copy serves both.
    *
-   * @generated from field: kino.playback.v1.MediaChunk media = 1;
+   * @generated from field: kino.playback.v1.MediaChunk media = 2;
    */
   media?: MediaChunk | undefined;
 };
@@ -467,9 +467,9 @@ export declare const PlaybackService: GenService<{
   },
   /**
    * Streams a title from an offset: a header, then media, each message naming its track; another header when the
-   * rendition changes; at last `end`. Without an offset it starts where the profile last stopped. Reading renews the
-   * lease; when the lease is lost the stream ends with its typed reason. gRPC only: browsers read windows by
-   * `ReadSegments`.
+   * rendition changes; at last `end`. Where nothing is encoded yet at the offset, only `end` comes. Without an offset it
+   * starts where the profile last stopped. Reading renews the lease; when the lease is lost the stream ends with its typed
+   * reason (`LEASE_LOST`, `LEASE_ENDED`). gRPC only: browsers read windows by `ReadSegments`.
    *
    * @generated from rpc kino.playback.v1.PlaybackService.Play
    */
@@ -480,7 +480,8 @@ export declare const PlaybackService: GenService<{
   },
   /**
    * Reads a bounded run of whole segments of one rendition, for players that buffer by themselves. Renews the lease. Goes on
-   * where a broken read stopped by `first_offset_bytes`.
+   * where a broken read stopped by `first_offset_bytes`. Ends early where no more is encoded; when not even the first is,
+   * fails with `SEGMENT_NOT_READY`, or with `SEGMENT_OUT_OF_RANGE` when the title has no such segment.
    *
    * @generated from rpc kino.playback.v1.PlaybackService.ReadSegments
    */

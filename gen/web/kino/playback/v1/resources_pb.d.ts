@@ -289,7 +289,7 @@ export declare type PlayEnd = Message<"kino.playback.v1.PlayEnd"> & {
   reason: PlayEnd_Reason;
 
   /**
-   * Where a next `Play` should start.
+   * Where a next `Play` should start. Not set at the end of the title.
    *
    * @generated from field: google.protobuf.Duration next_offset = 2;
    */
