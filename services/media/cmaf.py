@@ -341,3 +341,25 @@ def combined_init(inits: Iterable[bytes]) -> bytes:
         raise MalformedMedia(problem=f"two tracks are called {ids}")
     mvhd = bmff.raw(parts[0], bmff.find(parts[0], b"moov", b"mvhd"))
     return _ftyp() + bmff.make(b"moov", _next_track(mvhd, max(ids) + 1), *tracks, bmff.make(b"mvex", *extends))
+
+
+def codec_string(init: bytes) -> str:
+    """The codec of a single-track init segment as players name it (RFC 6381; AV1-in-ISOBMFF 5)."""
+    stsd = bmff.find(init, b"mdia", b"minf", b"stbl", b"stsd", within=only_track(init))
+    entry = next(bmff.boxes(init, stsd.body + 8, stsd.end))
+    if entry.kind == b"mp4a":
+        # 40: MPEG-4 audio; 2: AAC-LC, the only kind that is made here.
+        return "mp4a.40.2"
+    if entry.kind == b"Opus":
+        return "opus"
+    inner = list(bmff.boxes(init, entry.body + 78, entry.end))
+    for box in inner:
+        if box.kind == b"avcC":
+            return "avc1." + init[box.body + 1 : box.body + 4].hex()
+        if box.kind == b"av1C":
+            profile, level = init[box.body + 1] >> 5, init[box.body + 1] & 0b11111
+            flags = init[box.body + 2]
+            tier = "H" if flags & 0x80 else "M"
+            depth = (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+            return f"av01.{profile}.{level:02}{tier}.{depth:02}"
+    raise MalformedMedia(problem=f"no known codec in {entry.kind!r}")

@@ -1,0 +1,249 @@
+"""The FFmpeg commands, as argument lists put together from small parts; every flag has its reason above it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from services.encoder.model import AudioCodec, AudioRung, Chunk, SourceClock, VideoCodec, VideoRung
+from services.media.sandbox import INPUT_FLAGS, ffmpeg
+
+#: How much earlier a seek goes where the container has no index of its pictures.
+RUN_UP_SECONDS = 12
+
+
+def _global_flags() -> list[str]:
+    return [
+        ffmpeg(),
+        "-hide_banner",
+        # Never wait for a key.
+        "-nostdin",
+        "-y",
+        # Only what explains a failure.
+        *("-loglevel", "error"),
+    ]
+
+
+def _seconds(value: Fraction) -> str:
+    """A time as FFmpeg reads it; it keeps microseconds."""
+    return f"{float(value):.6f}"
+
+
+def cut_point(chunk: Chunk, clock: SourceClock) -> Fraction | None:
+    """Where to seek, in seconds after the container's start: half-way into the frame before the chunk.
+
+    Neither rounding nor the container's own clock can move that past a frame. None for the first chunk.
+    """
+    if chunk.previous_frame_ticks == 0:
+        return None
+    middle = Fraction(2 * chunk.start_ticks - chunk.previous_frame_ticks, 2 * chunk.timescale)
+    return clock.zero + middle - Fraction(clock.container_start_us, 1_000_000)
+
+
+def _video_input(chunk: Chunk, clock: SourceClock) -> list[str]:
+    # One thread decodes: a worker has as many slots as it has cores.
+    argv = ["-threads", "1"]
+    at = cut_point(chunk, clock)
+    if at is not None and clock.coarse_seek:
+        # The index-less container lands somewhere near: take a run-up and let the graph drop what is too early.
+        argv += ["-noaccurate_seek", "-ss", _seconds(max(at - RUN_UP_SECONDS, Fraction(0)))]
+    elif at is not None:
+        argv += ["-ss", _seconds(at)]
+    # Keep the source's clock, so that the graph can name absolute times.
+    return [*argv, "-copyts", *INPUT_FLAGS]
+
+
+def _clock_filters(chunk: Chunk, clock: SourceClock) -> list[str]:
+    """Filters that put the timeline's ticks on the frames."""
+    first = chunk.start_ticks
+    if clock.time_base * chunk.timescale == 1:
+        return [f"settb=1/{chunk.timescale}", f"setpts=PTS-({clock.first_pts})"]
+    # The container's clock is too coarse for the rate, which is constant then: count instead.
+    return [f"settb=1/{chunk.timescale}", f"setpts=N*{chunk.runs[0].duration_ticks}+{first}"]
+
+
+def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], *, interlaced: bool) -> str:
+    """One decode, fanned out to all rungs."""
+    shared = []
+    at = cut_point(chunk, clock)
+    if at is not None and clock.coarse_seek:
+        shared.append(f"trim=start={_seconds(at + Fraction(clock.container_start_us, 1_000_000))}")
+    if interlaced:
+        # One picture for each frame, not for each field: the number of frames must stay.
+        shared.append("bwdif=mode=send_frame:deint=interlaced")
+    shared += [*_clock_filters(chunk, clock), f"split={len(rungs)}"]
+    outlets = "".join(f"[s{i}]" for i in range(len(rungs)))
+    lines = [f"[0:{clock.stream_index}]{','.join(shared)}{outlets}"]
+    for i, rung in enumerate(rungs):
+        # Square pixels and 8 bit 4:2:0 are what every decoder takes.
+        scale = f"scale={rung.width}:{rung.height}:flags=bicubic,setsar=1,format=yuv420p"
+        lines.append(f"[s{i}]{scale}[v{i}]")
+    return ";".join(lines)
+
+
+def _sync_times(chunk: Chunk) -> str:
+    """Where key frames are forced: half a frame early, since a key frame goes to the first frame at or after."""
+    pts = chunk.pts
+    times = []
+    for frame in chunk.sync_frames:
+        earlier = pts[frame - 1] if frame else pts[0]
+        times.append(_seconds(Fraction(pts[frame] + earlier, 2 * chunk.timescale)))
+    return ",".join(times)
+
+
+def _h264(rung: VideoRung) -> list[str]:
+    params = [
+        # Key frames only where forced: the same in every rung, and never more than two seconds apart.
+        *("keyint=infinite", "min-keyint=1", "scenecut=0"),
+        # No picture refers across a key frame, so that decoding can start at each.
+        "open-gop=0",
+        # Parameter sets that do not depend on the content: one init segment serves all chunks.
+        "stitchable=1",
+        # Bytes must not depend on the machine's cores.
+        *("threads=1", "lookahead-threads=1"),
+    ]
+    return [
+        *("-c:v", "libx264", "-preset", "fast", "-profile:v", "high"),
+        # A forced key frame is an IDR picture.
+        *("-forced-idr", "1"),
+        # Constant quality under a cap; an average rate per chunk loses quality in hard scenes.
+        *("-crf", f"{rung.crf:g}", "-maxrate", str(rung.max_bits_per_second)),
+        *("-bufsize", str(2 * rung.max_bits_per_second)),
+        *("-x264-params", ":".join(params)),
+    ]
+
+
+#: AV1 levels that are made (specification A.3): SVT's name for it, largest picture, luma samples per second.
+AV1_LEVELS = (
+    (20, 147_456, 4_423_680),
+    (21, 278_784, 8_363_520),
+    (30, 665_856, 19_975_680),
+    (31, 1_065_024, 31_950_720),
+    (40, 2_359_296, 70_778_880),
+    (41, 2_359_296, 141_557_760),
+    (50, 8_912_896, 267_386_880),
+    (51, 8_912_896, 534_773_760),
+    (52, 8_912_896, 1_069_547_520),
+    (60, 35_651_584, 1_069_547_520),
+)
+
+
+def av1_level(rung: VideoRung, frame_rate: Fraction) -> int:
+    """The lowest AV1 level that holds the rung, by SVT's name; the highest known one when none does."""
+    picture = rung.width * rung.height
+    for name, largest, rate in AV1_LEVELS:
+        if picture <= largest and picture * frame_rate <= rate:
+            return name
+    return AV1_LEVELS[-1][0]
+
+
+def _av1(rung: VideoRung, frame_rate: Fraction) -> list[str]:
+    params = [
+        # One thread's worth of work at a time; more gives other bytes.
+        "lp=1",
+        # Key frames only where forced, none at scene changes.
+        *("keyint=-1", "scd=0"),
+        # Capped constant quality, in kbit/s.
+        f"mbr={rung.max_bits_per_second // 1000}",
+        # Left alone it writes level 2.0 whatever the size.
+        f"level={av1_level(rung, frame_rate)}",
+    ]
+    return [
+        # From 10 on pictures come out damaged (it says so itself), and larger than at 8.
+        *("-c:v", "libsvtav1", "-preset", "8", "-crf", f"{rung.crf:g}"),
+        *("-svtav1-params", ":".join(params)),
+    ]
+
+
+def _video_output(
+    index: int, rung: VideoRung, chunk: Chunk, clock: SourceClock, codec: VideoCodec, name: str
+) -> list[str]:
+    return [
+        *("-map", f"[v{index}]"),
+        # The chunk ends by count, which no rounding can move.
+        *("-frames:v", str(chunk.frame_count)),
+        *(_h264(rung) if codec is VideoCodec.H264 else _av1(rung, clock.frame_rate)),
+        *("-threads", "1"),
+        *("-force_key_frames", _sync_times(chunk)),
+        # Neither drop nor repeat frames, and count time in the timeline's own ticks.
+        *("-fps_mode", "passthrough", "-enc_time_base", f"1:{chunk.timescale}"),
+        *("-video_track_timescale", str(chunk.timescale)),
+        *_no_metadata(),
+        # Keep absolute decode times, however late the chunk begins.
+        *_fragmented("frag_discont"),
+        # All in one fragment; packaging cuts it at the sync points.
+        *("-frag_duration", "60000000", name),
+    ]
+
+
+def _no_metadata() -> list[str]:
+    # The uploader's tags (places, dates, names) and chapters are not part of a segment.
+    return ["-map_metadata", "-1", "-map_chapters", "-1"]
+
+
+def _fragmented(*extra: str) -> list[str]:
+    # delay_moov: know the first frame before the edit list is written. default_base_moof: offsets that survive
+    # being moved. An index and a trailer would only be thrown away.
+    flags = ["delay_moov", "default_base_moof", "skip_sidx", "skip_trailer", *extra]
+    return [
+        *("-f", "mp4"),
+        # State the decode delay in an edit list: negative offsets are read differently by different decoders.
+        *("-use_editlist", "1"),
+        *("-movflags", "+".join(["", *flags])),
+    ]
+
+
+def video_command(
+    chunk: Chunk,
+    clock: SourceClock,
+    codec: VideoCodec,
+    rungs: Sequence[VideoRung],
+    *,
+    interlaced: bool = False,
+) -> list[str]:
+    """Encodes one chunk in all rungs of a codec, decoding it once; rung k goes to the file `k.mp4`.
+
+    Progress comes on standard output as `frame=N` lines.
+    """
+    argv = [*_global_flags(), "-progress", "pipe:1", "-stats_period", "0.5"]
+    argv += _video_input(chunk, clock)
+    # The graph has one thread as well.
+    argv += ["-filter_complex_threads", "1"]
+    argv += ["-filter_complex", _graph(chunk, clock, rungs, interlaced=interlaced)]
+    for index, rung in enumerate(rungs):
+        argv += _video_output(index, rung, chunk, clock, codec, f"{index}.mp4")
+    return argv
+
+
+def _audio_codec(rung: AudioRung) -> list[str]:
+    rate = ["-b:a", str(rung.bits_per_second)]
+    if rung.codec is AudioCodec.AAC:
+        return ["-c:a", "aac", "-profile:a", "aac_low", *rate]
+    return ["-c:a", "libopus", "-vbr", "on", "-application", "audio", *rate]
+
+
+def audio_command(rung: AudioRung, clock: SourceClock, sample_count: int) -> list[str]:
+    """Encodes a whole sound track to standard output, beginning at the timeline's zero and `sample_count` long."""
+    filters = [
+        f"asetpts=PTS-({_seconds(clock.zero)})/TB",
+        # Silence where the track starts late or has a hole, and a cut where it starts before the picture.
+        f"aresample={rung.sample_rate_hz}:async=1:first_pts=0",
+        f"aformat=channel_layouts={'stereo' if rung.channel_count == 2 else 'mono'}",
+        # As long as the picture, to the sample.
+        f"apad=whole_len={sample_count}",
+        f"atrim=end_sample={sample_count}",
+    ]
+    language = ["-metadata:s:a:0", f"language={rung.language}"] if len(rung.language) == 3 else []
+    return [
+        *_global_flags(),
+        *("-threads", "1", "-copyts", *INPUT_FLAGS),
+        *("-map", f"0:{rung.stream_index}", "-filter:a", ",".join(filters)),
+        *_audio_codec(rung),
+        # The same bytes from every build and machine.
+        *("-flags:a", "+bitexact", "-fflags", "+bitexact"),
+        *_no_metadata(),
+        *language,
+        *_fragmented(),
+        # A piece for each second, so that segments can be published while the encode goes on.
+        *("-frag_duration", "1000000", "pipe:1"),
+    ]

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from services.encoder.ffmpeg import Settings, encode_audio, encode_video
+from services.encoder.model import AudioCodec, AudioRung, Chunk, Rendition, SourceClock, VideoCodec, VideoRung
+from services.media import cmaf
+from services.media.errors import EncoderStalled, PackagingMismatch
+from services.media.sandbox import Limits
+from services.media.testfilm import FilmSpec, find_flashes, make_film
+from services.media.time import Timeline
+from tests.support.decoding import decode_beeps, decode_pictures
+
+SPEC = FilmSpec(seconds=Fraction(12), width=640, height=360, cuts=(5.4, 9.7), loud=None)
+FILM = SPEC.timeline
+CLOCK = SourceClock(
+    stream_index=0,
+    time_base=Fraction(1, 30000),
+    first_pts=0,
+    container_start_us=0,
+    frame_rate=Fraction(30000, 1001),
+)
+CUTS = [0, 161, 290, FILM.frame_count]
+RUNGS = {
+    codec: [
+        VideoRung(
+            rendition_id=f"{codec}-360", width=640, height=360, crf=crf, max_bits_per_second=1_000_000
+        ),
+        VideoRung(rendition_id=f"{codec}-240", width=426, height=240, crf=crf, max_bits_per_second=500_000),
+    ]
+    for codec, crf in ((VideoCodec.H264, 23), (VideoCodec.AV1, 35))
+}
+
+
+def chunk(number: int, film: Timeline = FILM) -> Chunk:
+    start, stop = CUTS[number], CUTS[number + 1]
+    return Chunk(
+        number=number,
+        start_ticks=film.pts(start),
+        timescale=film.timescale,
+        runs=film.part(start, stop),
+        previous_frame_ticks=film.pts(start) - film.pts(start - 1) if start else 0,
+        decode_delay_ticks=film.reorder_ticks(2),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    pictures: dict[str, list[Rendition]]
+    sounds: dict[AudioCodec, Rendition]
+    #: Segment numbers of sound in the order they were told of while the encode went on.
+    told: dict[AudioCodec, list[int]]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    asyncio.run(make_film(path, SPEC))
+    return path
+
+
+def sound_rung(codec: AudioCodec) -> AudioRung:
+    return AudioRung(rendition_id=f"{codec}-128-und-0", stream_index=1, codec=codec, bits_per_second=128_000)
+
+
+async def encode_sound(film: Path, codec: AudioCodec) -> tuple[Rendition, list[int]]:
+    told: list[int] = []
+    grid = [Fraction(FILM.pts(cut), FILM.timescale) for cut in CUTS[:-1]]
+    end = Fraction(FILM.duration_ticks, FILM.timescale)
+    made, _ = await encode_audio(
+        film,
+        sound_rung(codec),
+        CLOCK,
+        grid,
+        end,
+        ready=lambda part: told.extend(segment.number for segment in part.segments),
+    )
+    return made, told
+
+
+async def encode_everything(film: Path) -> Encoded:
+    pictures: dict[str, list[Rendition]] = {}
+    for codec, rungs in RUNGS.items():
+        for number in range(len(CUTS) - 1):
+            made, _ = await encode_video(film, chunk(number), CLOCK, codec, rungs)
+            for rendition in made:
+                pictures.setdefault(rendition.rendition_id, []).append(rendition)
+    sounds, told = {}, {}
+    for codec in AudioCodec:
+        sounds[codec], told[codec] = await encode_sound(film, codec)
+    return Encoded(pictures=pictures, sounds=sounds, told=told)
+
+
+@pytest.fixture(scope="module")
+def encoded(film: Path) -> Encoded:
+    return asyncio.run(encode_everything(film))
+
+
+@pytest.fixture(params=["h264-360", "h264-240", "av1-360", "av1-240"])
+def parts(request: pytest.FixtureRequest, encoded: Encoded) -> list[Rendition]:
+    return encoded.pictures[request.param]
+
+
+def test_chunks_joined_decode_to_every_frame_at_its_exact_tick(parts: list[Rendition]) -> None:
+    stream = parts[0].init + b"".join(part.segments[0].data for part in parts)
+    seen = decode_pictures(stream)
+    assert seen.numbers == list(range(FILM.frame_count))
+    assert seen.pts == list(FILM.all_pts())
+
+
+def test_all_chunks_of_a_rendition_share_one_init_segment(parts: list[Rendition]) -> None:
+    assert {(part.init, part.codecs, part.media_time) for part in parts} == {
+        (parts[0].init, parts[0].codecs, parts[0].media_time)
+    }
+
+
+def test_decoding_may_start_at_any_fragment_and_shows_the_right_frame(parts: list[Rendition]) -> None:
+    expected, seen = [], []
+    for part in parts:
+        for fragment in part.segments[0].fragments:
+            stream = part.init + part.segments[0].data[fragment.offset :]
+            first = decode_pictures(stream)
+            seen.append((first.pts[0], first.numbers[0]))
+            expected.append((fragment.tfdt_ticks, FILM.frame_at_ticks(fragment.tfdt_ticks)))
+    assert seen == expected
+
+
+def test_trimming_from_a_fragment_leads_to_the_frame_of_an_offset(encoded: Encoded) -> None:
+    offset_ns = 7_400_000_000
+    wanted = FILM.frame_at(offset_ns)
+    part = encoded.pictures["h264-240"][1]
+    fragments = [f for f in part.segments[0].fragments if f.tfdt_ticks <= FILM.pts(wanted)]
+    stream = part.init + part.segments[0].data[fragments[-1].offset :]
+    seen = decode_pictures(stream)
+    trim = FILM.pts(wanted) - fragments[-1].tfdt_ticks
+    kept = [number for number, at in zip(seen.numbers, seen.pts, strict=True) if at >= seen.pts[0] + trim]
+    assert kept[0] == wanted == int(Fraction(74, 10) * SPEC.fps)
+
+
+def test_fragments_tile_the_segment_and_begin_with_sync_samples_two_seconds_apart(
+    parts: list[Rendition],
+) -> None:
+    for part in parts:
+        segment = part.segments[0]
+        ends = [fragment.offset + fragment.size_bytes for fragment in segment.fragments]
+        assert [fragment.offset for fragment in segment.fragments] == [0, *ends[:-1]]
+        assert ends[-1] == len(segment.data)
+        assert all(fragment.sync for fragment in segment.fragments)
+        assert all(fragment.duration_ticks <= 2 * part.timescale for fragment in segment.fragments)
+
+
+@pytest.mark.parametrize("codec", list(AudioCodec))
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_beep_and_flash_agree_within_ten_milliseconds_from_any_segment(
+    encoded: Encoded, codec: AudioCodec, first: int
+) -> None:
+    sound, parts = encoded.sounds[codec], encoded.pictures["h264-240"]
+    stream = cmaf.combined_init([parts[0].init, sound.init])
+    for part, heard in zip(parts[first:], sound.segments[first:], strict=True):
+        stream += part.segments[0].data + heard.data
+    seen = decode_pictures(stream)
+    flashes = [seen.pts[index] / FILM.timescale for index in find_flashes(seen.levels)]
+    beeps = decode_beeps(stream)
+    assert [FILM.frame_at_ticks(round(at * FILM.timescale)) for at in flashes] == [
+        frame for frame in SPEC.second_frames if frame >= CUTS[first]
+    ]
+    # A beep that began before the start may be heard by its end.
+    beeps = [at for at in beeps if at > flashes[0] - 0.02]
+    assert len(beeps) == len(flashes)
+    assert max(abs(beep - flash) for beep, flash in zip(beeps, flashes, strict=True)) < 0.010
+
+
+@pytest.mark.parametrize("codec", list(AudioCodec))
+def test_sound_is_cut_at_the_floor_of_the_grid_without_a_gap(encoded: Encoded, codec: AudioCodec) -> None:
+    sound = encoded.sounds[codec]
+    unit = 1024 if codec is AudioCodec.AAC else 960
+    for segment, cut in zip(sound.segments[1:], CUTS[1:], strict=False):
+        late = Fraction(FILM.pts(cut) * 48_000, FILM.timescale) - segment.start_ticks
+        assert 0 <= late < unit
+    for one, following in pairwise(sound.segments):
+        assert one.start_ticks + one.duration_ticks == following.start_ticks
+
+
+@pytest.mark.parametrize("codec", list(AudioCodec))
+def test_sound_tells_of_each_segment_once_in_order(encoded: Encoded, codec: AudioCodec) -> None:
+    assert encoded.told[codec] == [0, 1, 2]
+
+
+def test_codec_strings_say_what_players_need(encoded: Encoded) -> None:
+    said = {name: parts[0].codecs for name, parts in encoded.pictures.items()}
+    said |= {codec.value: sound.codecs for codec, sound in encoded.sounds.items()}
+    assert said == {
+        "h264-360": "avc1.64001e",
+        "h264-240": "avc1.640015",
+        "av1-360": "av01.0.01M.08",
+        "av1-240": "av01.0.00M.08",
+        "aac": "mp4a.40.2",
+        "opus": "opus",
+    }
+
+
+@pytest.mark.parametrize("codec", list(VideoCodec))
+def test_the_same_chunk_gives_the_same_bytes(film: Path, encoded: Encoded, codec: VideoCodec) -> None:
+    again, _ = asyncio.run(encode_video(film, chunk(2), CLOCK, codec, RUNGS[codec]))
+    assert again == [encoded.pictures[f"{codec}-{height}"][2] for height in (360, 240)]
+
+
+@pytest.mark.parametrize("codec", list(AudioCodec))
+def test_the_same_sound_gives_the_same_bytes(film: Path, encoded: Encoded, codec: AudioCodec) -> None:
+    again, _ = asyncio.run(encode_sound(film, codec))
+    assert again == encoded.sounds[codec]
+
+
+def test_progress_rises_to_the_whole_and_scratch_is_left_empty(film: Path, tmp_path: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    asyncio.run(
+        encode_video(
+            film,
+            chunk(2),
+            CLOCK,
+            VideoCodec.H264,
+            RUNGS[VideoCodec.H264],
+            report=lambda done, total: heard.append((done, total)),
+            settings=Settings(scratch_root=tmp_path),
+        )
+    )
+    frames = chunk(2).frame_count
+    assert heard == sorted(heard)
+    assert heard[-1] == (frames, frames)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cancelling_ends_the_encode_and_leaves_nothing(film: Path, tmp_path: Path) -> None:
+    async def cancelled() -> bool:
+        task = asyncio.ensure_future(
+            encode_video(
+                film,
+                chunk(0),
+                CLOCK,
+                VideoCodec.H264,
+                RUNGS[VideoCodec.H264],
+                report=lambda done, total: task.cancel(),
+                settings=Settings(scratch_root=tmp_path),
+            )
+        )
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(cancelled())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encode_that_makes_no_progress_is_ended_with_its_reason(film: Path, tmp_path: Path) -> None:
+    settings = Settings(scratch_root=tmp_path, limits=Limits(stall_s=0.001))
+    with pytest.raises(EncoderStalled):
+        asyncio.run(encode_video(film, chunk(0), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264], settings=settings))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_differs_from_the_source_is_refused(film: Path) -> None:
+    wrong = SourceClock(
+        stream_index=0,
+        time_base=Fraction(1, 30000),
+        first_pts=1001,
+        container_start_us=0,
+        frame_rate=Fraction(30000, 1001),
+    )
+    with pytest.raises(PackagingMismatch):
+        asyncio.run(encode_video(film, chunk(0), wrong, VideoCodec.H264, RUNGS[VideoCodec.H264]))
