@@ -132,6 +132,19 @@ def require_user(name: str) -> Principal:
     return caller
 
 
+def own_name(name: str) -> str:
+    """`name` with the caller's id where it says `users/me`; any other name as it is.
+
+    Raises `Unauthenticated` without a caller, `NotYours` for a service, which has no user of its own.
+    """
+    if name != "users/me" and not name.startswith("users/me/"):
+        return name
+    caller = principal()
+    if caller.is_service:
+        raise NotYours(name)
+    return caller.subject + name.removeprefix("users/me")
+
+
 def require_role(role: str) -> Principal:
     """The caller, who must have `role`. Raises `RoleMissing`."""
     caller = principal()
@@ -224,18 +237,18 @@ class TokenVerifier:
             and claims.get("aud") == AUDIENCE
             and isinstance(subject, str)
             and subject.startswith(prefix)
-            and isinstance(expires, int)
+            and type(expires) is int
             and isinstance(roles, list)
         )
         if not well_formed:
             raise TokenInvalid()
-        if self._clock.now().timestamp() >= float(expires or 0):
+        if self._clock.now().timestamp() >= int(expires or 0):
             raise TokenExpired()
         if service:
             return Principal(kind=Kind.SERVICE, subject=str(subject))
-        known = frozenset(role for role in roles if role in IMPLIED)
+        known = IMPLIED.keys() & {role for role in roles if isinstance(role, str)}
         return Principal(
-            kind=Kind.USER, subject=str(subject), roles=known, session=str(claims.get("sid", ""))
+            kind=Kind.USER, subject=str(subject), roles=frozenset(known), session=str(claims.get("sid", ""))
         )
 
 

@@ -6,11 +6,13 @@ it has a limit.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from services.runtime.errors import Code, KinoError, RemoteError, Unavailable, Violation
@@ -77,25 +79,21 @@ def error_of(error: grpc.aio.AioRpcError) -> RemoteError:
     """What another service answered, typed; an answer without Kino's details gets its code as the reason."""
     code = Code(error.code().value[0]) if error.code().value[0] in Code._value2member_map_ else Code.UNKNOWN
     info = error_details_pb2.ErrorInfo(reason=code.name)
-    violations: list[Violation] = []
-    retry_after_ms = None
-    for detail in _status_in(error).details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad_request = error_details_pb2.BadRequest.FromString(detail.value)
-            violations += [
-                Violation(field=v.field, description=v.description) for v in bad_request.field_violations
-            ]
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry_after_ms = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToMilliseconds()
+    bad_request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    with suppress(DecodeError):  # a proxy's or a stranger's details: the code alone is read
+        for detail in _status_in(error).details:
+            for message in (info, bad_request, retry):
+                if detail.Is(message.DESCRIPTOR):
+                    detail.Unpack(message)
+    violations = (Violation(field=v.field, description=v.description) for v in bad_request.field_violations)
     return RemoteError(
         code=code,
         reason=info.reason,
         message=error.details() or "",
         metadata=dict(info.metadata),
         violations=tuple(violations),
-        retry_after_ms=retry_after_ms,
+        retry_after_ms=retry.retry_delay.ToMilliseconds() if retry.HasField("retry_delay") else None,
     )
 
 
@@ -113,11 +111,10 @@ def forwarded(error: grpc.aio.AioRpcError) -> KinoError | None:
 
 
 def _status_in(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY:
-            status.ParseFromString(bytes(value) if isinstance(value, bytes) else b"")
-    return status
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status()
 
 
 def _cut(text: str, limit_bytes: int) -> str:
