@@ -1,0 +1,117 @@
+"""Beside the calls: tell the search index, and collect the objects of what was deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import grpc.aio
+
+from kino.search.v1 import resources_pb2, search_pb2
+from services.catalog.model import Title
+from services.catalog.usecases import Catalog
+from services.runtime.clock import Clock
+from services.runtime.logs import logger
+from services.runtime.objects import ObjectStore
+
+_log = logger("catalog")
+
+IndexTitles = Callable[[search_pb2.IndexTitlesRequest], Awaitable[search_pb2.IndexTitlesResponse]]
+
+#: 50 titles of the greatest size stay below the size of a message.
+_BATCH = 50
+_FIRST_WAIT_S = 0.2
+_MAX_WAIT_S = 30.0
+#: A sweep is never waited for longer, so that a clock that is set forward is noticed.
+_SWEEP_WAIT_S = 60.0
+
+
+class Outbox:
+    """Sends changed titles to the search index: at least once, each title's versions in order."""
+
+    def __init__(self, catalog: Catalog, index_titles: IndexTitles, wake: asyncio.Event) -> None:
+        """`wake` is set after every change."""
+        self._catalog = catalog
+        self._index_titles = index_titles
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Send for ever; waits longer each time the search service can't be reached."""
+        wait_s = _FIRST_WAIT_S
+        while True:
+            self._wake.clear()
+            try:
+                while await self.send_some():
+                    pass
+            except grpc.aio.AioRpcError as error:
+                _log.warning("search index not told", code=error.code().name, retry_s=round(wait_s, 1))
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1))
+                wait_s = min(wait_s * 2, _MAX_WAIT_S)
+                continue
+            wait_s = _FIRST_WAIT_S
+            await self._wake.wait()
+
+    async def send_some(self) -> bool:
+        """Send what has waited longest; False when there was nothing."""
+        titles = await self._catalog.unsent(_BATCH)
+        if titles:
+            await self._index_titles(search_pb2.IndexTitlesRequest(documents=documents(titles)))
+            await self._catalog.mark_sent(titles)
+        return bool(titles)
+
+
+def documents(titles: Sequence[Title]) -> list[resources_pb2.TitleDocument]:
+    """Titles as the search index takes them; of deleted ones only that they are gone."""
+    return [_tombstone(title) if title.delete_time is not None else _document(title) for title in titles]
+
+
+def _tombstone(title: Title) -> resources_pb2.TitleDocument:
+    return resources_pb2.TitleDocument(title=f"titles/{title.title_id}", version=title.version, deleted=True)
+
+
+def _document(title: Title) -> resources_pb2.TitleDocument:
+    return resources_pb2.TitleDocument(
+        title=f"titles/{title.title_id}",
+        version=title.version,
+        display_name=title.text.display_name,
+        description=title.text.description,
+        release_year=title.text.release_year,
+        genres=title.text.genres,
+        owner=title.owner,
+        visible=title.visible,
+    )
+
+
+class Collector:
+    """Deletes the objects of deleted titles and of replaced media, each prefix again a while later."""
+
+    def __init__(self, catalog: Catalog, objects: ObjectStore, clock: Clock, wake: asyncio.Event) -> None:
+        """`wake` is set after every change."""
+        self._catalog = catalog
+        self._objects = objects
+        self._clock = clock
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Collect for ever. A sweep that a crash broke off is begun again."""
+        while True:
+            self._wake.clear()
+            due_s = await self.collect_some()
+            if due_s > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), min(due_s, _SWEEP_WAIT_S))
+
+    async def collect_some(self) -> float:
+        """Make the next sweep if it is due; seconds until one may be, 0 when it was."""
+        sweep = await self._catalog.next_sweep()
+        if sweep is None:
+            return _SWEEP_WAIT_S
+        wait_s = (sweep.due_time - self._clock.now()).total_seconds()
+        if wait_s > 0:
+            return wait_s
+        async for entry in self._objects.list(sweep.prefix):
+            await self._objects.delete(entry.key)
+        await self._catalog.swept(sweep)
+        return 0.0

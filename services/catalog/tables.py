@@ -1,0 +1,124 @@
+"""The catalog's tables. Times are whole microseconds since 1970 in UTC."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from services.runtime import idempotency
+
+metadata = MetaData()
+
+TITLES = Table(
+    "titles",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("release_year", Integer, nullable=False),
+    Column("genres", Text, nullable=False),  # a JSON list
+    Column("version", BigInteger, nullable=False),
+    Column("job", String(255), nullable=False),
+    Column("duration_ns", BigInteger),
+    Column("error", LargeBinary),
+    Column("create_us", BigInteger, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+    Column("playable_us", BigInteger),
+    Column("complete_us", BigInteger),
+    Column("delete_us", BigInteger),
+    Index("titles_by_age", "create_us", "title_id"),
+    Index("titles_by_owner", "owner", "create_us", "title_id"),
+)
+
+#: Titles whose newest version the search index may lack: a row is written with each change of a title.
+OUTBOX = Table(
+    "outbox",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("change_us", BigInteger, nullable=False, index=True),
+)
+
+MEDIA = Table(
+    "media",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("job", String(255), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("timescale", Integer, nullable=False),
+    Column("duration_ticks", BigInteger, nullable=False),
+    Column("segment_count", Integer, nullable=False),
+    Column("planned", Boolean, nullable=False),
+    Column("opening_count", Integer),
+)
+
+#: Frames, grid and highlights, apart from `media` so that a publication doesn't rewrite them.
+MEDIA_DETAILS = Table(
+    "media_details",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("frames", LargeBinary, nullable=False),
+    Column("starts", LargeBinary, nullable=False),  # little-endian 64-bit integers
+    Column("highlights", LargeBinary, nullable=False),
+)
+
+RENDITIONS = Table(
+    "renditions",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("rendition_id", String(63), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("h264", Boolean, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("encoded", LargeBinary, nullable=False),
+    Column("init_object_key", Text),
+    Column("init_sha256", LargeBinary(32)),
+    Column("codecs", Text),
+    Column("timescale", Integer),
+    Column("published_count", Integer, nullable=False),
+    Column("ready_count", Integer, nullable=False),
+    Column("size_sum_bytes", BigInteger, nullable=False),
+    Column("duration_sum_ticks", BigInteger, nullable=False),
+    Column("peak_bits_per_second", BigInteger, nullable=False),
+    Column("last_number", Integer),
+)
+
+#: The key is what makes the first writer of a segment win.
+SEGMENTS = Table(
+    "segments",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("job", String(255), primary_key=True),
+    Column("rendition_id", String(63), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("duration_ticks", BigInteger, nullable=False),
+    Column("object_key", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("encoded", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Prefixes whose objects are to be collected.
+SWEEPS = Table(
+    "sweeps",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("job", String(255), primary_key=True),
+    Column("due_us", BigInteger, nullable=False, index=True),
+    Column("rounds", Integer, nullable=False),
+)
+
+idempotency.define(metadata)

@@ -1,0 +1,360 @@
+"""What the catalog does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from services.catalog.errors import MediaComplete, MediaNotRead, RenditionNotFound, TitleNotFound
+from services.catalog.model import (
+    Details,
+    Frames,
+    InitSegment,
+    Media,
+    Rendition,
+    Segment,
+    State,
+    Sweep,
+    Title,
+    TitleText,
+    Viewer,
+    in_order,
+)
+from services.catalog.store import Session, Store
+from services.runtime.auth import NotYours
+from services.runtime.clock import Clock
+from services.runtime.errors import InvalidArgument
+from services.runtime.ids import new_id
+
+_T = TypeVar("_T")
+
+#: A task that was running when its title was deleted has ended, or lost its lease, by then.
+LAST_SWEEP_AFTER = timedelta(hours=1)
+#: A page of anything stays well below the size of a message.
+PAGE_BYTES = 2 << 20
+_FORGET_ROWS = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaView:
+    """A title with all that is known of its media; None before it has any."""
+
+    title: Title
+    media: Media | None
+    details: Details
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some titles of a list."""
+
+    items: list[Title]
+    #: Whether others follow.
+    more: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Finished segments of one rendition."""
+
+    title_id: str
+    job: str
+    rendition_id: str
+    init: InitSegment
+    segments: tuple[Segment, ...]
+    #: Whether the highest number is the rendition's last.
+    last: bool
+
+
+class Catalog:
+    """The catalog's use cases, over a store."""
+
+    def __init__(self, store: Store, clock: Clock, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called after each change that the search index or the collector should see."""
+        self._store = store
+        self._clock = clock
+        self._changed = changed
+
+    async def create(self, owner: str, text: TitleText, request_id: str, request: bytes) -> Title:
+        """A new title without a source; a repetition of the request gives the same one."""
+        now = self._clock.now()
+        title = Title(title_id=new_id(), owner=owner, text=text.check(), create_time=now, update_time=now)
+
+        def run(session: Session) -> Title:
+            title_id = session.create_once(f"{owner}/CreateTitle", request_id, request, title)
+            return _existing(session, title_id)
+
+        return await self._write(run)
+
+    async def get(self, viewer: Viewer, title_id: str) -> Title:
+        """A title `viewer` may see. Raises `TitleNotFound`."""
+        return await self._store.read(lambda session: _seen(session, viewer, title_id))
+
+    async def titles(self, viewer: Viewer, after: tuple[datetime, str] | None, limit: int) -> Page:
+        """At most `limit` of the titles `viewer` may see, newest first."""
+        titles = await self._store.read(lambda session: session.titles(viewer, after, limit + 1))
+        size_bytes, count = 0, 0
+        for title in titles[:limit]:
+            size_bytes += len(title.text.description.encode())
+            if count and size_bytes > PAGE_BYTES:
+                break
+            count += 1
+        return Page(items=titles[:count], more=count < len(titles))
+
+    async def update(
+        self, viewer: Viewer, title_id: str, edit: Callable[[TitleText], TitleText], etag: str
+    ) -> Title:
+        """Change a title's words. Raises `TitleNotFound`, `NotYours`, `TitleChanged`, `InvalidArgument`."""
+
+        def run(session: Session) -> Title:
+            old = _owned(session, viewer, title_id)
+            new = old.edited(self._clock.now(), edit(old.text), etag)
+            if new is not old:
+                session.save_title(new)
+            return new
+
+        return await self._write(run)
+
+    async def delete(self, viewer: Viewer, title_id: str) -> None:
+        """Make a title disappear and have its objects collected. Raises `TitleNotFound`, `NotYours`."""
+
+        def run(session: Session) -> None:
+            now = self._clock.now()
+            old = _owned(session, viewer, title_id)
+            session.save_title(old.changed(now, delete_time=now))
+            session.add_sweep(Sweep(title_id=title_id, job="", due_time=now, rounds=2))
+
+        await self._write(run)
+
+    async def begin_media(
+        self, title_id: str, job: str, frames: Frames | None, renditions: Sequence[Rendition]
+    ) -> MediaView:
+        """Set a title's job, frames and renditions, each once. Raises `TitleNotFound`, `MediaExists`."""
+
+        def run(session: Session) -> MediaView:
+            title, media = _existing(session, title_id), session.media(title_id)
+            title.check_free(job)
+            if media is None or media.job != job:
+                media = self._replace_media(session, title_id, media, job)
+            if job != title.job or title.error is None:
+                media = _fill(session, media, frames, renditions)
+            new = title.begun(self._clock.now(), job, media.duration_ns)
+            if new is not title:
+                session.save_title(new)
+            return MediaView(title=new, media=media, details=session.details(title_id))
+
+        return await self._write(run)
+
+    def _replace_media(self, session: Session, title_id: str, old: Media | None, job: str) -> Media:
+        media = Media(title_id=title_id, job=job, version=old.version + 1 if old else 1)
+        if old is not None:
+            due = self._clock.now() + LAST_SWEEP_AFTER
+            session.add_sweep(Sweep(title_id=title_id, job=old.job, due_time=due, rounds=1))
+        session.save_media(media, ())
+        session.replace_renditions(media)
+        session.save_details(title_id, Details())
+        return media
+
+    async def extend_timeline(
+        self, title_id: str, job: str, starts: Sequence[int], *, planned: bool, highlights: bytes
+    ) -> None:
+        """Add planned segment starts and replace the highlights.
+
+        Raises `TitleNotFound`, `NotTheJob`, `MediaFailed`, `MediaComplete`, `MediaNotRead`, `GridChanged`,
+        `InvalidArgument`.
+        """
+
+        def run(session: Session) -> None:
+            title, media = _processing(session, title_id, job)
+            if not media.timescale:
+                raise MediaNotRead(title_id)
+            old = session.details(title_id)
+            new = media.with_grid(old.starts, starts, planned=planned)
+            if new == media and old.highlights == highlights:
+                return
+            if title.complete_time is not None:
+                raise MediaComplete(title_id)
+            new = replace(new, version=media.version + 1)
+            session.save_grid(title_id, starts, highlights)
+            session.save_media(new, ())
+            self._advance(session, title, new)
+
+        await self._write(run)
+
+    async def publish(self, publication: Publication) -> tuple[State, list[str]]:
+        """Publish segments; the state after it, and the object keys that lost against earlier ones.
+
+        Raises `TitleNotFound`, `NotTheJob`, `MediaFailed`, `RenditionNotFound`, `InitSegmentDiffers`,
+        `SegmentOutsideGrid`, `SegmentAfterLast`, `InvalidArgument`.
+        """
+        _check_publication(publication)
+        return await self._write(lambda session: self._publish(session, publication))
+
+    def _publish(self, session: Session, wanted: Publication) -> tuple[State, list[str]]:
+        title, media = _processing(session, wanted.title_id, wanted.job)
+        old = media.rendition(wanted.rendition_id)
+        if old is None:
+            raise RenditionNotFound(wanted.title_id, wanted.rendition_id)
+        where = (wanted.title_id, wanted.job, wanted.rendition_id)
+        numbers = [segment.number for segment in wanted.segments]
+        rendition = old.with_init(wanted.init)
+        rendition.check_numbers(media, numbers)
+        if wanted.last:
+            rendition = rendition.with_last(max(numbers))
+        known = session.published(*where, numbers)
+        new = [segment for segment in wanted.segments if segment.number not in known]
+        session.add_segments(*where, new)
+        ready = session.ready_from(*where, rendition.ready_count) if new else rendition.ready_count
+        rendition = rendition.counted(new, ready)
+        if rendition != old:
+            media = replace(media.with_rendition(rendition), version=media.version + 1)
+            session.save_media(media, [rendition])
+            title = self._advance(session, title, media)
+        lost = [s.object_key for s in wanted.segments if known.get(s.number, s.object_key) != s.object_key]
+        return title.state, lost
+
+    def _advance(self, session: Session, title: Title, media: Media) -> Title:
+        """Record that the title has become playable or complete, in the transaction that made it so."""
+        new = title.published(self._clock.now(), media)
+        if new is not title:
+            session.save_title(new)
+        return new
+
+    async def fail_media(self, title_id: str, job: str, error: bytes) -> None:
+        """Mark the processing as failed for good. Raises `TitleNotFound`, `NotTheJob`, `MediaComplete`."""
+
+        def run(session: Session) -> None:
+            old = _existing(session, title_id)
+            new = old.failed(self._clock.now(), job, error)
+            media = session.media(title_id)
+            if new is not old:
+                session.save_title(new)
+                if media is not None:
+                    session.save_media(replace(media, version=media.version + 1), ())
+
+        await self._write(run)
+
+    async def get_media(self, title_id: str) -> MediaView:
+        """What can be played of a title. Raises `TitleNotFound`."""
+
+        def run(session: Session) -> MediaView:
+            title = _existing(session, title_id)
+            return MediaView(title=title, media=session.media(title_id), details=session.details(title_id))
+
+        return await self._store.read(run)
+
+    async def list_segments(self, title_id: str, rendition_id: str, first: int, limit: int) -> list[Segment]:
+        """Published segments from `first` on; with one more than `limit` when more follow.
+
+        Raises `TitleNotFound`, `RenditionNotFound`.
+        """
+
+        def run(session: Session) -> list[Segment]:
+            _existing(session, title_id)
+            media = session.media(title_id)
+            if media is None or media.rendition(rendition_id) is None:
+                raise RenditionNotFound(title_id, rendition_id)
+            return session.segments(title_id, media.job, rendition_id, first, limit + 1)
+
+        return await self._store.read(run)
+
+    async def unsent(self, limit: int) -> list[Title]:
+        """Titles whose newest version the search index may lack."""
+        return await self._store.read(lambda session: session.unsent(limit))
+
+    async def mark_sent(self, titles: Sequence[Title]) -> None:
+        """The search index has these versions."""
+
+        def run(session: Session) -> None:
+            for title in titles:
+                session.mark_sent(title.title_id, title.version)
+
+        await self._store.write(run)
+
+    async def next_sweep(self) -> Sweep | None:
+        """The objects to collect next, due or not."""
+        return await self._store.read(lambda session: session.next_sweep())
+
+    async def swept(self, sweep: Sweep) -> None:
+        """The objects are gone: forget their rows, in short transactions, and plan the next round."""
+        while await self._store.write(lambda session: session.forget_segments(sweep, _FORGET_ROWS)):
+            pass
+
+        def run(session: Session) -> None:
+            if not sweep.job:
+                session.forget_media(sweep.title_id)
+            if sweep.rounds > 1:
+                due = self._clock.now() + LAST_SWEEP_AFTER
+                session.add_sweep(replace(sweep, due_time=due, rounds=sweep.rounds - 1))
+            else:
+                session.remove_sweep(sweep)
+
+        await self._store.write(run)
+
+    async def _write(self, fn: Callable[[Session], _T]) -> _T:
+        result = await self._store.write(fn)
+        self._changed()
+        return result
+
+
+def _existing(session: Session, title_id: str) -> Title:
+    title = session.title(title_id)
+    if title is None or title.delete_time is not None:
+        raise TitleNotFound(title_id)
+    return title
+
+
+def _seen(session: Session, viewer: Viewer, title_id: str) -> Title:
+    title = _existing(session, title_id)
+    if not title.seen_by(viewer):
+        raise TitleNotFound(title_id)
+    return title
+
+
+def _owned(session: Session, viewer: Viewer, title_id: str) -> Title:
+    title = _seen(session, viewer, title_id)
+    if not viewer.sees_all and title.owner != viewer.subject:
+        raise NotYours(f"titles/{title_id}")
+    return title
+
+
+def _processing(session: Session, title_id: str, job: str) -> tuple[Title, Media]:
+    """A title and its media, to which `job` may add."""
+    title, media = _existing(session, title_id), session.media(title_id)
+    title.check_job(job)
+    if media is None:
+        raise MediaNotRead(title_id)
+    return title, media
+
+
+def _fill(session: Session, media: Media, frames: Frames | None, renditions: Sequence[Rendition]) -> Media:
+    """Media with what it lacks of frames and renditions."""
+    old = media
+    if frames is not None and not media.timescale:
+        media = replace(media, timescale=frames.timescale, duration_ticks=frames.duration_ticks)
+        media = media.with_grid((), frames.starts, planned=frames.planned)
+        session.save_details(media.title_id, Details(frames=frames.encoded, starts=frames.starts))
+    if renditions and not media.renditions:
+        media = replace(media, renditions=in_order(renditions))
+        session.replace_renditions(media)
+    if media != old:
+        media = replace(media, version=media.version + 1)
+        session.save_media(media, ())
+    return media
+
+
+def _check_publication(wanted: Publication) -> None:
+    numbers = [segment.number for segment in wanted.segments]
+    if len(set(numbers)) != len(numbers):
+        raise InvalidArgument("segments", "must have different numbers")
+    prefix = f"media/{wanted.title_id}/"
+    keys = [("init_object_key", wanted.init.object_key)]
+    keys += [(f"segments[{index}].object_key", s.object_key) for index, s in enumerate(wanted.segments)]
+    for field, key in keys:
+        if not key.startswith(prefix):
+            raise InvalidArgument(field, f"must lie below `{prefix}`")
+    for index, segment in enumerate(wanted.segments):
+        if segment.duration_ticks < 1:
+            raise InvalidArgument(f"segments[{index}].duration_ticks", "must be at least 1")
