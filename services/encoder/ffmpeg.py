@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from services.encoder.package import AudioPackager, package_video
 from services.media import sandbox
 from services.media.errors import PackagingMismatch
 
-_FRAME = re.compile(rb"frame=\s*(\d+)")
 #: Segments larger than this are no segments.
 MAX_ENCODED_BYTES = 512 << 20
 
@@ -30,25 +28,6 @@ class Settings:
     limits: sandbox.Limits = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES)
     #: Run even where the network cannot be shut off.
     allow_network: bool = False
-
-
-class FrameCounter:
-    """Reads FFmpeg's `-progress` lines; only a rising frame number counts as progress."""
-
-    def __init__(self, total: int, report: Callable[[int, int], None]) -> None:
-        self._total, self._report = total, report
-        self._rest = b""
-        self._frames = -1
-
-    def feed(self, piece: bytes) -> bool:
-        """Takes the next output; True when frames were finished by it."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        found = [int(match[1]) for line in lines if (match := _FRAME.match(line))]
-        if not found or found[-1] <= self._frames:
-            return False
-        self._frames = found[-1]
-        self._report(min(self._frames, self._total), self._total)
-        return True
 
 
 async def encode_video(
@@ -72,7 +51,7 @@ async def encode_video(
     with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=settings.scratch_root) as scratch:
         folder = Path(scratch)
         command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=settings.limits)
-        counter = FrameCounter(chunk.frame_count, report)
+        counter = sandbox.FrameCounter(chunk.frame_count, report)
         await sandbox.run(command, counter.feed, allow_network=settings.allow_network)
         made = await asyncio.to_thread(_package_all, folder, chunk, rungs)
     return made, command.shell()

@@ -45,6 +45,7 @@ PIECE_BYTES = 1 << 16
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 GIB = 1 << 30
+_FRAME = re.compile(rb"frame=\s*(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,3 +271,22 @@ async def output_of(command: Command, *, allow_network: bool = False) -> bytes:
 
     await run(command, feed, allow_network=allow_network)
     return bytes(said)
+
+
+class FrameCounter:
+    """Reads FFmpeg's `-progress` lines; only a rising frame number counts as progress."""
+
+    def __init__(self, total: int, report: Callable[[int, int], None]) -> None:
+        self._total, self._report = total, report
+        self._rest = b""
+        self._frames = -1
+
+    def feed(self, piece: bytes) -> bool:
+        """Takes the next output; True when frames were finished by it."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        found = [int(match[1]) for line in lines if (match := _FRAME.match(line))]
+        if not found or found[-1] <= self._frames:
+            return False
+        self._frames = found[-1]
+        self._report(min(self._frames, self._total), self._total)
+        return True

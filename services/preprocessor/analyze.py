@@ -1,0 +1,228 @@
+"""One FFmpeg pass over a window of the source: shots, motion and loudness, and proof that its frames are as probed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean
+
+from services.media import sandbox
+from services.media.errors import SourceChanged
+from services.media.time import Timeline
+from services.preprocessor.model import Analysis, Feature, SourceReport, Window
+
+#: scdet's score from which a frame begins a shot (its own default; it found all nine cuts it was measured on).
+SHOT_SCORE = 10.0
+#: A flash changes back at once: the frame after it differs nearly as much as the flash itself did.
+FLASH_SHARE = 0.7
+SILENCE_LUFS = -70.0
+#: How much earlier a seek goes where the container has no index of its pictures.
+RUN_UP_SECONDS = 12
+ANALYSIS_LIMITS = sandbox.Limits(file_bytes=256 << 20)
+
+_PTS = re.compile(r"pts:\s*(-?\d+)")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What scdet says of one frame: its time in ticks of the timeline, and its difference to the one before."""
+
+    pts: int
+    difference: float
+    score: float
+
+
+def _input(report: SourceReport, timeline: Timeline, window: Window) -> list[str]:
+    argv = ["-threads", "1"]
+    start = timeline.pts(window.start_frame)
+    if window.start_frame > 0:
+        # Half-way into the frame before, which no rounding can move past a frame.
+        middle = Fraction(start + timeline.pts(window.start_frame - 1), 2 * timeline.timescale)
+        at = _zero(report) + middle - Fraction(report.video.container_start_us, 1_000_000)
+        if report.coarse_seek:
+            argv += ["-noaccurate_seek"]
+            at -= RUN_UP_SECONDS
+        argv += ["-ss", f"{float(max(at, Fraction(0))):.6f}"]
+    return [*argv, "-copyts", *sandbox.INPUT_FLAGS]
+
+
+def _zero(report: SourceReport) -> Fraction:
+    return report.video.first_pts * report.video.time_base
+
+
+def _video_chain(report: SourceReport, timeline: Timeline, window: Window) -> str:
+    start = Fraction(timeline.pts(window.start_frame), timeline.timescale)
+    video = report.video
+    filters = []
+    if report.coarse_seek and window.start_frame > 0:
+        before = Fraction(timeline.pts(window.start_frame - 1), timeline.timescale)
+        filters.append(f"trim=start={float(_zero(report) + (start + before) / 2):.6f}")
+    filters += [
+        # The source's own ticks from the timeline's zero, to be compared with the probe's.
+        f"settb={video.time_base.numerator}/{video.time_base.denominator}",
+        f"setpts=PTS-({video.first_pts})",
+        # Enough to see a cut by, and cheap.
+        "scale=320:-2:flags=fast_bilinear",
+        f"scdet=threshold={SHOT_SCORE:g}",
+        "metadata=mode=print:file=video.txt",
+    ]
+    return f"[0:{video.stream_index}]{','.join(filters)}[v]"
+
+
+def _audio_chain(report: SourceReport, timeline: Timeline, window: Window) -> str | None:
+    audio = next((one for one in report.audios if one.default), next(iter(report.audios), None))
+    if audio is None:
+        return None
+    start, end = (float(Fraction(timeline.pts(f), timeline.timescale)) for f in (window.start_frame, window.end_frame))
+    filters = [
+        f"asetpts=PTS-({float(_zero(report)):.6f})/TB",
+        f"atrim=start={start:.6f}:end={end:.6f}",
+        # Loudness over the last 400 ms, ten times a second.
+        "ebur128=metadata=1",
+        "ametadata=mode=print:file=audio.txt:key=lavfi.r128.M",
+    ]
+    return f"[0:{audio.stream_index}]{','.join(filters)}[a]"
+
+
+def analyze_command(report: SourceReport, timeline: Timeline, window: Window) -> list[str]:
+    """Measures one window; what is found goes to `video.txt` and `audio.txt`, progress to standard output."""
+    sound = _audio_chain(report, timeline, window)
+    graph = [_video_chain(report, timeline, window), *([sound] if sound else [])]
+    argv = [sandbox.ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error"]
+    argv += ["-progress", "pipe:1", "-stats_period", "0.5"]
+    argv += [*_input(report, timeline, window), "-filter_complex_threads", "1", "-filter_complex", ";".join(graph)]
+    # Count frames, which no rounding can move, and never drop or repeat one.
+    argv += ["-map", "[v]", "-frames:v", str(window.frame_count), "-fps_mode", "passthrough", "-f", "null", "-"]
+    if sound:
+        argv += ["-map", "[a]", "-f", "null", "-"]
+    return argv
+
+
+def _records(text: str) -> Iterator[tuple[int, dict[str, float]]]:
+    """The metadata filter's frames: time stamp and values."""
+    pts, values = None, {}
+    for line in text.splitlines():
+        if line.startswith("frame:"):
+            if pts is not None:
+                yield pts, values
+            match = _PTS.search(line)
+            pts, values = int(match[1]) if match else 0, {}
+        elif line.startswith("lavfi."):
+            key, _, value = line.partition("=")
+            try:
+                values[key] = float(value)
+            except ValueError:
+                continue
+    if pts is not None:
+        yield pts, values
+
+
+def shots(frames: Sequence[tuple[float, float]]) -> list[int]:
+    """Indexes of frames that begin a shot, given each frame's difference and score; flashes are none."""
+    found = []
+    for index, (difference, score) in enumerate(frames):
+        following = frames[index + 1][0] if index + 1 < len(frames) else 0.0
+        if index > 0 and score >= SHOT_SCORE and following < FLASH_SHARE * difference:
+            found.append(index)
+    return found
+
+
+def _stretches(timeline: Timeline, window: Window) -> list[tuple[int, int]]:
+    """The window in stretches of a second, in frames; a short rest joins the last."""
+    start, end = timeline.pts(window.start_frame), timeline.pts(window.end_frame)
+    count = max(1, round(Fraction(end - start, timeline.timescale)))
+    edges = [timeline.frame_at_ticks(start + k * timeline.timescale) for k in range(count)]
+    unique = sorted({window.start_frame, *edges}) + [window.end_frame]
+    return list(zip(unique, unique[1:], strict=False))
+
+
+def _features(
+    timeline: Timeline, window: Window, motion: Sequence[float], cuts: Sequence[int], loudness: Sequence[tuple[float, float]]
+) -> tuple[Feature, ...]:
+    times = [at for at, _ in loudness]
+    made = []
+    for first, last in _stretches(timeline, window):
+        start, end = timeline.pts(first), timeline.pts(last)
+        low, high = (bisect_left(times, edge / timeline.timescale) for edge in (start, end))
+        heard = [level for _, level in loudness[low:high]]
+        made.append(
+            Feature(
+                start_ticks=start,
+                duration_ticks=end - start,
+                motion=round(fmean(motion[first - window.start_frame : last - window.start_frame]), 3),
+                shot_change_count=bisect_left(cuts, last) - bisect_left(cuts, first),
+                loudness_lufs=round(fmean(heard), 1) if heard else SILENCE_LUFS,
+            )
+        )
+    return tuple(made)
+
+
+def _check_frames(report: SourceReport, timeline: Timeline, window: Window, frames: Sequence[_Frame]) -> None:
+    """Every decoded frame must be where the probe saw its packet, to the tick of the container's clock."""
+    if len(frames) != window.frame_count:
+        raise SourceChanged(
+            problem=f"{len(frames)} of {window.frame_count} frames from frame {window.start_frame} on decode"
+        )
+    per_tick = Fraction(1, timeline.timescale) / report.video.time_base
+    slack = 0 if report.video.time_base * timeline.timescale == 1 else 1
+    for index, frame in enumerate(frames):
+        number = window.start_frame + index
+        if abs(frame.pts - timeline.pts(number) * per_tick) > slack:
+            raise SourceChanged(problem=f"frame {number} decodes at tick {frame.pts} of its track")
+
+
+async def analyze(
+    path: Path,
+    report: SourceReport,
+    timeline: Timeline,
+    window: Window,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_network: bool = False,
+) -> Analysis:
+    """Shots and features of one window; raises `SourceChanged` where frames do not decode as probed."""
+    with tempfile.TemporaryDirectory(prefix="kino-analyze-") as scratch:
+        folder = Path(scratch)
+        command = sandbox.Command(
+            argv=analyze_command(report, timeline, window), source=path, scratch=folder, limits=ANALYSIS_LIMITS
+        )
+        counter = sandbox.FrameCounter(window.frame_count, progress)
+        await sandbox.run(command, counter.feed, allow_network=allow_network)
+        return await asyncio.to_thread(_read, folder, report, timeline, window)
+
+
+def _read(folder: Path, report: SourceReport, timeline: Timeline, window: Window) -> Analysis:
+    video = (folder / "video.txt").read_text() if (folder / "video.txt").exists() else ""
+    frames = [
+        _Frame(pts, values.get("lavfi.scd.mafd", 0.0), values.get("lavfi.scd.score", 0.0))
+        for pts, values in _records(video)
+    ][: window.frame_count]
+    _check_frames(report, timeline, window, frames)
+    found = shots([(frame.difference, frame.score) for frame in frames])
+    cuts = [window.start_frame + index for index in found]
+    loudness = _loudness(folder / "audio.txt")
+    motion = [frame.difference for frame in frames]
+    return Analysis(
+        shot_change_frames=tuple(cuts), features=_features(timeline, window, motion, cuts, loudness)
+    )
+
+
+def _loudness(path: Path) -> list[tuple[float, float]]:
+    """Seconds on the timeline and momentary loudness, in order."""
+    if not path.exists():
+        return []
+    found = []
+    seconds = 0.0
+    for line in path.read_text().splitlines():
+        if line.startswith("frame:"):
+            seconds = float(line.rpartition("pts_time:")[2])
+        elif line.startswith("lavfi.r128.M="):
+            level = float(line.partition("=")[2])
+            found.append((seconds, max(level, SILENCE_LUFS)))
+    return found

@@ -1,0 +1,190 @@
+"""Reads a source with PyAV, shut in: what it is, and when each of its frames is shown.
+
+A program, run by `probe` inside the sandbox with the source as descriptor 3. It prints one JSON object: the facts,
+or `{"refused": REASON, "problem": …}`. It decides nothing but what only a demuxer can see.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby, pairwise
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+#: More frames than twelve hours at 120 a second.
+MAX_FRAMES = 6_000_000
+#: Frames decoded at the start to learn what only the decoder knows.
+HEAD_FRAMES = 12
+
+
+class Refused(Exception):
+    """The source cannot be processed; the arguments are the reason and the problem."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame as its packet announces it."""
+
+    pts: int
+    duration: int
+    key: bool
+
+
+def _open(source_fd: int, formats: str) -> InputContainer:
+    file = os.fdopen(source_fd, "rb")
+    # The whitelists hold for whatever the demuxer would open on its own.
+    options = {"format_whitelist": formats, "protocol_whitelist": "fd"}
+    try:
+        return av.open(file, options=options)
+    except (av.FFmpegError, ValueError) as error:
+        raise Refused("SOURCE_NOT_MEDIA", str(error)) from None
+
+
+def _video(container: InputContainer) -> VideoStream:
+    """The picture track: the first that is not a cover image."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise Refused("SOURCE_HAS_NO_VIDEO", "")
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
+    """Every frame that is to be shown, in the file's order.
+
+    What comes before the first key frame, and what leads it, can't be decoded and isn't shown.
+    """
+    first_key: int | None = None
+    counted = 0
+    for packet in container.demux(stream):
+        if packet.size == 0 or packet.is_discard:
+            continue
+        if packet.pts is None:
+            raise Refused("SOURCE_UNSUPPORTED", "its pictures carry no presentation times")
+        if first_key is None and packet.is_keyframe:
+            first_key = packet.pts
+        if first_key is None or packet.pts < first_key:
+            continue
+        counted += 1
+        if counted > MAX_FRAMES:
+            raise Refused("SOURCE_UNSUPPORTED", f"it has more than {MAX_FRAMES} frames")
+        yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe)
+
+
+def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown], last_key: int) -> None:
+    """Decodes the last group of pictures: a file whose end is missing or broken shows it here."""
+    container.seek(last_key, stream=stream, backward=True, any_frame=False)
+    last = None
+    try:
+        for frame in container.decode(stream):
+            if frame.pts is not None:
+                last = frame.pts if last is None else max(last, frame.pts)
+    except av.FFmpegError as error:
+        raise Refused("SOURCE_TRUNCATED", f"its end does not decode ({error})") from None
+    expected = frames[-1].pts
+    if last is None or last < expected:
+        raise Refused("SOURCE_TRUNCATED", f"its last frames do not decode: the last is at {last}, not {expected}")
+
+
+def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
+    """What only decoded frames say, and when the first one is shown."""
+    container.seek(0, backward=True)
+    rotation, interlaced, first, pixel_format = 0, False, None, None
+    try:
+        for number, frame in enumerate(container.decode(stream)):
+            first = frame.pts if first is None else first
+            pixel_format = pixel_format or frame.format.name
+            rotation = frame.rotation if number == 0 else rotation
+            interlaced = interlaced or frame.interlaced_frame
+            if number >= HEAD_FRAMES:
+                break
+    except av.FFmpegError as error:
+        raise Refused("SOURCE_UNSUPPORTED", f"its pictures do not decode ({error})") from None
+    if first is None:
+        raise Refused("SOURCE_UNSUPPORTED", "its pictures do not decode")
+    return {
+        # FFmpeg turns anticlockwise.
+        "rotation": -round(rotation) % 360,
+        "interlaced": interlaced,
+        "first_decoded_pts": first,
+        "pixel_format": pixel_format,
+    }
+
+
+def _fraction(value: Fraction | None) -> list[int]:
+    return [0, 1] if value is None else [value.numerator, value.denominator]
+
+
+def _audio(stream: Any) -> dict[str, Any]:
+    context = stream.codec_context
+    return {
+        "stream_index": stream.index,
+        "codec": context.name,
+        "sample_rate": context.sample_rate or 0,
+        "channels": context.channels or 0,
+        "language": stream.language or "und",
+        "default": bool(stream.disposition & Disposition.default),
+    }
+
+
+def _runs(frames: list[Shown]) -> list[tuple[int, int]]:
+    durations = [following.pts - one.pts for one, following in pairwise(frames)]
+    if any(duration <= 0 for duration in durations):
+        raise Refused("SOURCE_UNSUPPORTED", "two of its frames are shown at the same time")
+    last = frames[-1].duration or (durations[-1] if durations else 0)
+    if last <= 0:
+        raise Refused("SOURCE_UNSUPPORTED", "its only frame has no duration")
+    return [(sum(1 for _ in same), duration) for duration, same in groupby([*durations, last])]
+
+
+def read(source_fd: int, formats: str, *, deep: bool) -> dict[str, Any]:
+    """The facts about the source; `deep` also lists all its frames."""
+    with _open(source_fd, formats) as container:
+        stream = _video(container)
+        context = stream.codec_context
+        if context is None:
+            raise Refused("SOURCE_UNSUPPORTED", "its pictures are coded in a way that is not known")
+        facts: dict[str, Any] = {
+            "container": container.format.name,
+            "container_start_us": container.start_time or 0,
+            "stream_index": stream.index,
+            "codec": context.name,
+            "width": context.width,
+            "height": context.height,
+            "sample_aspect": _fraction(stream.sample_aspect_ratio),
+            "time_base": _fraction(stream.time_base),
+            "average_rate": _fraction(stream.average_rate),
+            "base_rate": _fraction(stream.base_rate),
+            "announced_frames": stream.frames,
+            "duration_us": container.duration or 0,
+            "audios": [_audio(one) for one in container.streams.audio if one.codec_context is not None],
+        }
+        if deep:
+            frames = sorted(_packets(container, stream), key=lambda frame: frame.pts)
+            if not frames:
+                raise Refused("SOURCE_TRUNCATED", "it announces pictures but holds none")
+            facts["frame_count"], facts["first_pts"] = len(frames), frames[0].pts
+            facts["runs"] = _runs(frames)
+            _check_end(container, stream, frames, max(frame.pts for frame in frames if frame.key))
+        return facts | _head(container, stream)
+
+
+def main() -> None:
+    source_fd, formats, deep = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "deep"
+    try:
+        answer = read(source_fd, formats, deep=deep)
+    except Refused as refusal:
+        answer = {"refused": refusal.args[0], "problem": refusal.args[1]}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
