@@ -1,0 +1,69 @@
+"""What search does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+
+from services.search.model import Document, Hit, Viewer
+from services.search.store import TitleIndex
+
+#: How deep the pages of one query go.
+MAX_HITS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some hits of a query."""
+
+    hits: list[Hit]
+    #: Whether others follow.
+    more: bool
+
+
+class Search:
+    """The use cases of search, over an index and the catalog it follows."""
+
+    def __init__(self, index: TitleIndex, catalog: Callable[[], AsyncIterator[Sequence[Document]]]) -> None:
+        """`catalog` walks all titles there are, in batches."""
+        self._index = index
+        self._catalog = catalog
+        self._rebuilding: asyncio.Task[int] | None = None
+
+    async def find(self, query: str, viewer: Viewer, offset: int, limit: int) -> Page:
+        """Hits `offset` to `offset + limit` of all that `viewer` may see."""
+        hits = await self._index.search(query, viewer, MAX_HITS)
+        return Page(hits=hits[offset : offset + limit], more=offset + limit < len(hits))
+
+    async def put(self, documents: Sequence[Document]) -> None:
+        """Put titles into the index or take them out; older versions change nothing."""
+        await self._index.put(documents)
+
+    async def rebuild(self) -> int:
+        """Build the index anew and let it answer; the number of its titles.
+
+        Goes on to its end when the caller leaves; who calls meanwhile waits for the same one.
+        """
+        if self._rebuilding is None or self._rebuilding.done():
+            # A context of its own: the caller's deadline isn't the rebuild's.
+            self._rebuilding = asyncio.create_task(self._rebuild(), context=Context())
+        return await asyncio.shield(self._rebuilding)
+
+    async def ensure_built(self) -> None:
+        """Build the index if that was never done: a lost index file comes back by itself."""
+        if not await self._index.built():
+            await self.rebuild()
+
+    async def close(self) -> None:
+        """Give up a rebuild that is under way; the old index stays."""
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+            await asyncio.wait([self._rebuilding])
+
+    async def _rebuild(self) -> int:
+        generation = await self._index.begin()
+        async for documents in self._catalog():
+            await self._index.fill(generation, documents)
+        return await self._index.finish(generation)
