@@ -96,11 +96,16 @@ class Gateway:
 
     def set_endpoints(self, endpoints: Mapping[str, Sequence[str]]) -> None:
         """Say where each service runs (`host:port` each); Envoy follows without a restart."""
-        resources = [_assignment(service, endpoints.get(service, ())) for service in SERVICES]
-        new = self.folder / "endpoints.yaml.new"
-        new.write_text(yaml.safe_dump({"resources": resources}, sort_keys=False))
-        # Envoy watches for a file that is moved into place.
-        new.replace(self.folder / "endpoints.yaml")
+        folder = self.folder / "endpoints"
+        folder.mkdir(exist_ok=True)
+        for service in SERVICES:
+            text = yaml.safe_dump({"resources": [_assignment(service, endpoints.get(service, ()))]})
+            path = folder / f"{service}.yaml"
+            if not path.exists() or path.read_text() != text:
+                # Envoy watches for a file that is moved into place.
+                new = path.with_suffix(".new")
+                new.write_text(text)
+                new.replace(path)
 
     async def ready(self) -> None:
         """Wait until the gateway answers and the services behind it do. Raises `GatewayFailed`."""
