@@ -139,17 +139,10 @@ class LocalObjects:
         raise ObjectNotFound(key)
 
     def _stat(self, key: str) -> ObjectInfo:
-        file = self._file(key)
         try:
-            found = file.stat()
+            return _info(key, self._file(key))
         except FileNotFoundError:
             raise ObjectNotFound(key) from None
-        return ObjectInfo(
-            key=key,
-            size_bytes=found.st_size,
-            create_time=datetime.fromtimestamp(found.st_mtime, UTC),
-            sha256=file.name,
-        )
 
     def _open(self, key: str) -> tuple[int, int]:
         try:
@@ -205,23 +198,25 @@ class LocalObjects:
         _sync(part)
         part.rename(part.parent / digest)
         _sync(part.parent)
-        target = self._folder(key)
+        info = _info(key, part.parent / digest)
         try:
-            self._move_in(part.parent, target)
+            self._move_in(part.parent, self._folder(key))
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             if self._file(key).name != digest:
                 raise ObjectExists(key) from None
-        _sync(target.parent)
-        return self._stat(key)
+            _sync(self._folder(key).parent)  # the other writer may not have come to that yet
+            return self._stat(key)
+        return info
 
     def _move_in(self, source: Path, target: Path) -> None:
         """Rename, making the folders above; again when a concurrent `_delete` just removed an empty one."""
         for attempt in range(_ATTEMPTS):
             try:
                 self._make_folders(target.parent)
-                source.rename(target)
+                with _durable(target.parent):
+                    source.rename(target)
                 return
             except FileNotFoundError:
                 if attempt == _ATTEMPTS - 1:
@@ -232,17 +227,17 @@ class LocalObjects:
         if folder == self._root or folder.is_dir():
             return
         self._make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
+        with _durable(folder.parent):
+            folder.mkdir(exist_ok=True)
 
     def _delete(self, key: str) -> bool:
         folder = self._folder(key)
         grave = self._scratch / new_id()
         try:
-            folder.rename(grave)
+            with _durable(folder.parent):
+                folder.rename(grave)
         except FileNotFoundError:
             return False
-        _sync(folder.parent)
         shutil.rmtree(grave, ignore_errors=True)
         with suppress(OSError):
             for parent in folder.relative_to(self._root).parents[:-1]:
@@ -337,12 +332,26 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
+def _info(key: str, file: Path) -> ObjectInfo:
+    found = file.stat()
+    created = datetime.fromtimestamp(found.st_mtime, UTC)
+    return ObjectInfo(key=key, size_bytes=found.st_size, create_time=created, sha256=file.name)
+
+
+@contextmanager
+def _durable(path: Path) -> Iterator[None]:
+    """Put to disk what is done inside to the folder `path`, even if another then removes it as empty."""
     handle = os.open(path, os.O_RDONLY)
     try:
+        yield
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    with _durable(path):
+        pass
 
 
 def _claim(parent: Path) -> tuple[Path, int]:
