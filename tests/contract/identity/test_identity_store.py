@@ -58,7 +58,7 @@ async def given(store: SqlStore, *changes: Callable[[Transaction], object]) -> N
 class TestSchema:
     async def test_the_migrations_add_up_to_the_tables_the_store_uses(self, sql_database: Database) -> None:
         def columns(conn: object) -> dict[str, set[str]]:
-            found = inspect(conn)  # type: ignore[call-overload]
+            found = inspect(conn)
             return {
                 table: {column["name"] for column in found.get_columns(table)}
                 for table in found.get_table_names()
@@ -86,13 +86,13 @@ class TestAccounts:
 
     async def test_users_come_oldest_first_and_go_on_after_the_last_seen(self, store: SqlStore) -> None:
         users = [account(n).user for n in (1, 2, 3)]
-        await given(store, *(lambda tx, n=n: tx.add_account(account(n)) for n in (3, 1, 2)))  # type: ignore[misc]
+        await given(store, *(lambda tx, n=n: tx.add_account(account(n)) for n in (3, 1, 2)))
         assert await store.read(lambda tx: tx.users_after(None, "", 2)) == users[:2]
         assert await store.read(lambda tx: tx.users_after(users[1].create_time, "u2", 2)) == users[2:]
 
     async def test_users_made_in_the_same_instant_are_all_listed(self, store: SqlStore) -> None:
         same = [account(n, create_time=NOW).user for n in (1, 2)]
-        await given(store, *(lambda tx, n=n: tx.add_account(account(n, create_time=NOW)) for n in (1, 2)))  # type: ignore[misc]
+        await given(store, *(lambda tx, n=n: tx.add_account(account(n, create_time=NOW)) for n in (1, 2)))
         assert await store.read(lambda tx: tx.users_after(NOW, "u1", 9)) == same[1:]
 
     async def test_role_and_password_are_replaced_and_operators_counted(self, store: SqlStore) -> None:
@@ -143,7 +143,11 @@ class TestSessions:
         assert await store.read(lambda tx: tx.session("s1")) == session
 
         rotated: Session = replace(
-            session, generation=1, rotate_time=NOW + timedelta(1), rotate_client="c", expire_time=NOW + timedelta(31)
+            session,
+            generation=1,
+            rotate_time=NOW + timedelta(1),
+            rotate_client="c",
+            expire_time=NOW + timedelta(31),
         )
         await given(store, lambda tx: tx.update_session(rotated))
         assert await store.read(lambda tx: tx.sessions("u1")) == [rotated]
