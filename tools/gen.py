@@ -52,7 +52,8 @@ def generate(out: Path) -> None:
     for folder in ("python", "web", "descriptor"):
         (out / folder).mkdir()
     descriptor = out / "descriptor" / "kino.binpb"
-    protoc(contracts, "--include_imports", f"--descriptor_set_out={descriptor}")
+    # The gateway writes errors as JSON only when it knows the types packed in them.
+    protoc([*contracts, ERROR_DETAILS], "--include_imports", f"--descriptor_set_out={descriptor}")
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptor.read_bytes()).file
     python, scripts = out / "python", Path(sys.executable).parent
     protoc(
@@ -71,7 +72,7 @@ def generate(out: Path) -> None:
     )
     protoc(
         # @bufbuild/protobuf brings google.protobuf itself.
-        [*sorted(f.name for f in files if not f.name.startswith("google/protobuf/")), ERROR_DETAILS],
+        sorted(f.name for f in files if not f.name.startswith("google/protobuf/")),
         f"--plugin=protoc-gen-es={ROOT / 'node_modules' / '.bin' / 'protoc-gen-es'}",
         f"--es_out={out / 'web'}",
         # JavaScript with declarations serves the page's bundler and plain Node alike.
