@@ -105,14 +105,21 @@ class Channels:
 class CallerChannel(grpc.aio.Channel):
     """A channel whose every call gets metadata and a deadline; everything else is the inner channel's."""
 
-    def __init__(self, inner: grpc.aio.Channel, metadata: Callable[[], tuple[tuple[str, str], ...]]) -> None:
-        """`metadata` is asked at each call."""
+    def __init__(
+        self,
+        inner: grpc.aio.Channel,
+        metadata: Callable[[], tuple[tuple[str, str], ...]],
+        *,
+        unary_cap_s: float | None = UNARY_CAP_S,
+    ) -> None:
+        """`metadata` is asked at each call; `unary_cap_s` ends unary calls whose caller sets no limit."""
+        self._unary_cap_s = unary_cap_s
         self._inner = inner
         self._metadata = metadata
 
     def unary_unary(self, *args: Any, **options: Any) -> Any:
         """A callable for a unary method, capped in time."""
-        return self._caller(self._inner.unary_unary(*args, **options), UNARY_CAP_S)
+        return self._caller(self._inner.unary_unary(*args, **options), self._unary_cap_s)
 
     def unary_stream(self, *args: Any, **options: Any) -> Any:
         """A callable for a server-streaming method."""

@@ -85,6 +85,15 @@ class Settings(BaseSettings):
     upload_part_bytes: int = Field(
         default=4 << 20, ge=64 << 10, le=16 << 20, description="Greatest size of one part of an upload."
     )
+    lease_ttl_s: float = Field(
+        default=60.0, ge=20, le=3600, description="How long a playback that is silent keeps its stream."
+    )
+    staff_streams: int = Field(
+        default=10, ge=1, le=100, description="Streams of publishers and operators, who need no plan."
+    )
+    playback_cache_bytes: int = Field(
+        default=64 << 20, ge=1 << 20, description="Memory for segments that a playback node keeps at hand."
+    )
     unary_deadline_s: float = Field(
         default=30.0,
         gt=0,

@@ -38,7 +38,7 @@ async def channel_of(process: Running, token: str | None = None) -> AsyncIterato
     """A client's channel to a served process, with a token on every call or without."""
     metadata = bearer(token) if token else ()
     async with grpc.aio.insecure_channel(process.address, options=CHANNEL_OPTIONS) as channel:
-        yield CallerChannel(channel, lambda: metadata)
+        yield CallerChannel(channel, lambda: metadata, unary_cap_s=None)
 
 
 def user_token(process: Running, user: str, *roles: str, session: str = "sessions/test") -> str:
