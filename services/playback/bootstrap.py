@@ -1,0 +1,61 @@
+"""Builds playback."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from kino.billing.v1.billing_pb2_grpc import BillingServiceStub
+from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from kino.history.v1.history_pb2_grpc import HistoryServiceStub
+from services.playback.cache import ChunkCache
+from services.playback.clients import BillingClient, CatalogClient, HistoryClient
+from services.playback.leases import Leases
+from services.playback.player import Player
+from services.playback.rpc import SERVICE, PlaybackServicer, register
+from services.playback.store_sql import SqlLeases
+from services.playback.titles import Titles
+from services.playback.tokens import LeaseTokens
+from services.playback.usecases import TOKEN_TTL, Resume, StartPlayback
+from services.runtime.app import Context, ServiceApp
+
+_PURGE_EVERY_S = 3600.0
+
+
+async def build(ctx: Context) -> ServiceApp:
+    """Playback on its database, the origin, and the services it asks."""
+    database = ctx.database("playback")
+    await database.migrate("services.playback")
+    ttl = timedelta(seconds=ctx.settings.lease_ttl_s)
+    store = SqlLeases(database)
+    leases = Leases(store, ctx.clock, ttl)
+    titles = Titles(CatalogClient(ctx.channels.stub(CatalogServiceStub)), ctx.clock)
+    resume = Resume(HistoryClient(ctx.channels.stub(HistoryServiceStub)))
+    cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes)
+    start = StartPlayback(
+        entitlements=BillingClient(ctx.channels.stub(BillingServiceStub)),
+        resume=resume,
+        titles=titles,
+        leases=leases,
+        clock=ctx.clock,
+        staff_streams=ctx.settings.staff_streams,
+    )
+    player = Player(titles=titles, cache=cache, leases=leases, resume=resume, clock=ctx.clock)
+    tokens = LeaseTokens(ctx.sealer, ttl)
+    servicer = PlaybackServicer(
+        start=start, player=player, leases=leases, titles=titles, tokens=tokens, clock=ctx.clock
+    )
+
+    async def purge() -> None:
+        """Forget leases whose tokens can't be opened any more."""
+        while True:
+            await store.purge(ctx.clock.now() - 2 * TOKEN_TTL)
+            await asyncio.sleep(_PURGE_EVERY_S)
+
+    return ServiceApp(
+        name="playback",
+        grpc_services=[SERVICE],
+        register=lambda server: register(servicer, server),
+        background=[purge],
+        close=cache.close,
+    )

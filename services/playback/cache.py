@@ -1,0 +1,91 @@
+"""Segments in memory: a budget in bytes, and one read of the origin however many wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+from services.playback.chunks import Chunks
+from services.playback.errors import SegmentCorrupt, SegmentMissing
+from services.runtime.logs import logger
+from services.runtime.objects import ObjectNotFound, ObjectStore
+
+#: Reads of the origin at the same time; the others wait their turn.
+_LOADS = 16
+_log = logger("playback.cache")
+
+
+class ChunkCache:
+    """Finds the messages of an object, by its key; objects never change, so neither does what is cached."""
+
+    def __init__(self, objects: ObjectStore, budget_bytes: int) -> None:
+        """Keeps at most `budget_bytes`; a larger object is served and not kept."""
+        self._objects = objects
+        self._budget_bytes = budget_bytes
+        self._kept: OrderedDict[str, Chunks] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Chunks]] = {}
+        self._turn = asyncio.Semaphore(_LOADS)
+        self.kept_bytes = 0
+        #: Reads of the origin so far.
+        self.load_count = 0
+
+    async def get(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> Chunks:
+        """The messages of an object, read and verified when they aren't here; `pack` makes them, in a thread.
+
+        A waiter that is cancelled doesn't cancel the read for the others. Raises `SegmentCorrupt`,
+        `SegmentMissing`, and what the object store raises; nothing of a failed read is kept.
+        """
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found
+        return await asyncio.shield(self._load(key, sha256, pack))
+
+    def warm(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> None:
+        """Start reading an object that will be wanted soon; a failure shows when it is."""
+        if key not in self._kept:
+            self._load(key, sha256, pack)
+
+    async def close(self) -> None:
+        """Wait for the reads under way."""
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+
+    def _load(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> asyncio.Task[Chunks]:
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._read(key, sha256, pack))
+            task.add_done_callback(lambda done: self._loaded(key, done))
+        return task
+
+    def _loaded(self, key: str, task: asyncio.Task[Chunks]) -> None:
+        del self._loading[key]
+        if not task.cancelled() and task.exception() is None:
+            self._keep(key, task.result())
+
+    async def _read(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> Chunks:
+        async with self._turn:
+            self.load_count += 1
+            try:
+                data = await self._objects.get(key)
+            except ObjectNotFound:
+                _log.error("published object is missing", key=key)
+                raise SegmentMissing() from None
+            return await asyncio.to_thread(_verified, key, data, sha256, pack)
+
+    def _keep(self, key: str, chunks: Chunks) -> None:
+        if chunks.memory_bytes > self._budget_bytes:
+            return
+        self._kept[key] = chunks
+        self.kept_bytes += chunks.memory_bytes
+        while self.kept_bytes > self._budget_bytes:
+            _, dropped = self._kept.popitem(last=False)
+            self.kept_bytes -= dropped.memory_bytes
+
+
+def _verified(key: str, data: bytes, sha256: bytes, pack: Callable[[bytes], Chunks]) -> Chunks:
+    if hashlib.sha256(data).digest() != sha256:
+        _log.error("object does not have its checksum", key=key, size_bytes=len(data))
+        raise SegmentCorrupt()
+    return pack(data)

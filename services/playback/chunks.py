@@ -1,0 +1,135 @@
+"""Media messages as bytes: serialised once per segment, in fixed cuts, and sent to everybody as they are.
+
+`MediaChunk` is the same field (2) of `PlayResponse` and of `ReadSegmentsResponse`, and its payload is its
+last field, so a message is a short prefix before bytes of the object. It is written by hand here, because a
+Protobuf object would copy the payload at every use; the tests hold it equal to the generated code.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+#: Fixed cuts of a segment: each is one cached message. Larger gains little and nears the clients' limit of 4
+#: MiB.
+CUT_BYTES = 1 << 20
+#: First message of a stream: soon on the screen.
+FIRST_BYTES = 64 << 10
+#: Messages until a stream has shown its speed, and those of one that stalls.
+SMALL_BYTES = 256 << 10
+
+
+class Track(enum.IntEnum):
+    """A track of a stream, numbered as in `kino.playback.v1.Track` and in every file."""
+
+    VIDEO = 1
+    AUDIO = 2
+
+
+def varint(value: int) -> bytes:
+    """A number as Protobuf writes it; negative ones as 64-bit two's complement."""
+    value &= (1 << 64) - 1
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _prefix(track: Track, number: int, offset_bytes: int, last: bool, size_bytes: int) -> bytes:
+    """Everything of a message before its payload; fields with their default value are left out."""
+    chunk = b"\x08" + varint(track)
+    if number:
+        chunk += b"\x10" + varint(number)
+    if offset_bytes:
+        chunk += b"\x18" + varint(offset_bytes)
+    if last:
+        chunk += b"\x20\x01"
+    if size_bytes:
+        chunk += b"\x2a" + varint(size_bytes)
+    return b"\x12" + varint(len(chunk) + size_bytes) + chunk
+
+
+@dataclass(frozen=True)
+class _Message:
+    wire: bytes
+    #: Where the payload begins in it.
+    payload_at: int
+
+
+class Chunks:
+    """One segment (or init segment) ready to be sent."""
+
+    def __init__(self, track: Track, number: int, data: bytes) -> None:
+        """`number` is -1 for an init segment."""
+        self._track = track
+        self._number = number
+        self.size_bytes = len(data)
+        view = memoryview(data)
+        self._messages = [
+            self._made(start, [view[start : start + CUT_BYTES]])
+            for start in range(0, max(len(data), 1), CUT_BYTES)
+        ]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes in memory."""
+        return sum(len(message.wire) for message in self._messages)
+
+    def message(self, start: int, end: int) -> bytes:
+        """The message with the bytes `start` ≤ i < `end`: the one that all share when it is a whole cut."""
+        if start % CUT_BYTES == 0 and end == min(start + CUT_BYTES, self.size_bytes):
+            return self._messages[start // CUT_BYTES].wire
+        return self._made(start, list(self.views(start, end))).wire
+
+    def views(self, start: int, end: int) -> Iterator[memoryview]:
+        """The same bytes bare, in as many pieces as cuts hold them, without a copy."""
+        while start < end:
+            index, inside = divmod(start, CUT_BYTES)
+            message = self._messages[index]
+            stop = min(end, (index + 1) * CUT_BYTES)
+            at = message.payload_at + inside
+            yield memoryview(message.wire)[at : at + stop - start]
+            start = stop
+
+    def data(self) -> bytes:
+        """All bytes, copied; for init segments."""
+        return b"".join(self.views(0, self.size_bytes))
+
+    def _made(self, start: int, parts: list[memoryview]) -> _Message:
+        size = sum(map(len, parts))
+        prefix = _prefix(self._track, self._number, start, start + size == self.size_bytes, size)
+        return _Message(b"".join((prefix, *parts)), len(prefix))
+
+
+class Ramp:
+    """How large the next message of a stream is: small at first, small again while its reader stalls."""
+
+    #: A reader that takes longer than this for one message stalls.
+    STALL_S = 1.0
+
+    def __init__(self) -> None:
+        self._sent_bytes = 0
+        self._stalled = False
+
+    def cut(self, start: int, end: int) -> int:
+        """Where the message that begins at `start` ends, at most `end`. Never crosses a fixed cut."""
+        size = FIRST_BYTES if not self._sent_bytes else SMALL_BYTES
+        if self._sent_bytes >= CUT_BYTES and not self._stalled:
+            size = CUT_BYTES
+        return min(start - start % size + size, end)
+
+    def sent(self, size_bytes: int, seconds: float) -> None:
+        """A message of that payload was taken by the connection after so many seconds."""
+        self._sent_bytes += size_bytes
+        self._stalled = seconds > self.STALL_S
+
+
+def http_body(content_type: str, parts: list[memoryview]) -> bytes:
+    """A `google.api.HttpBody` message (content_type = 1, data = 2) around those bytes, copied once."""
+    kind = content_type.encode()
+    size = sum(map(len, parts))
+    head = b"\x0a" + varint(len(kind)) + kind
+    return b"".join((head, b"\x12" + varint(size), *parts)) if size else head

@@ -1,0 +1,90 @@
+"""HLS playlists (RFC 8216 and draft-pantos-hls-rfc8216bis) over the same CMAF segments as all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from services.playback.model import MATCHING, AudioCodec, Rendition, Segment, TitleMedia, VideoTrack
+
+#: EXT-X-MAP in playlists that are not I-frame only (bis 8).
+_VERSION = 7
+#: No segment is longer (the chunk plan's limit); fixed, because it must not change while a playlist grows
+#: (bis 6.2.1).
+_TARGET_S = 10
+_US = 1_000_000
+
+
+def master(media: TitleMedia) -> str:
+    """The multivariant playlist: each rung of pictures with the sound that goes with its codec."""
+    sounds = [r for r in media.audios if r.ready_segment_count]
+    lines = ["#EXTM3U", f"#EXT-X-VERSION:{_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    for codec in AudioCodec:
+        lines += _audio_group(codec, _of(sounds, codec))
+    for rendition in media.videos:
+        if rendition.video and rendition.ready_segment_count:
+            lines += _variant(rendition, rendition.video, sounds)
+    return "\n".join(lines) + "\n"
+
+
+def media_playlist(rendition: Rendition, segments: Sequence[Segment], *, complete: bool) -> str:
+    """The playlist of one rendition: what is published without a gap, growing (EVENT) until `complete`."""
+    longest = max((round(Fraction(s.duration_ticks, rendition.timescale)) for s in segments), default=0)
+    lines = [
+        "#EXTM3U",
+        f"#EXT-X-VERSION:{_VERSION}",
+        f"#EXT-X-TARGETDURATION:{max(_TARGET_S, longest)}",
+        "#EXT-X-MEDIA-SEQUENCE:0",
+        f"#EXT-X-PLAYLIST-TYPE:{'VOD' if complete else 'EVENT'}",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+    ]
+    if not complete:
+        # Players join what grows at its end unless told otherwise (bis 6.3.3).
+        lines.append("#EXT-X-START:TIME-OFFSET=0,PRECISE=YES")
+    lines.append(f'#EXT-X-MAP:URI="../segments/{rendition.rendition_id}/init.mp4"')
+    for segment in segments:
+        # From rounded ends, so that the sum never drifts; sound before zero is cut off by players.
+        end_ticks = segment.start_ticks + segment.duration_ticks
+        start, end = _us(max(segment.start_ticks, 0), rendition), _us(end_ticks, rendition)
+        lines.append(f"#EXTINF:{(end - start) // _US}.{(end - start) % _US:06},")
+        lines.append(f"../segments/{rendition.rendition_id}/{segment.number}.m4s")
+    if complete:
+        lines.append("#EXT-X-ENDLIST")
+    return "\n".join(lines) + "\n"
+
+
+def _us(ticks: int, rendition: Rendition) -> int:
+    return round(Fraction(ticks * _US, rendition.timescale))
+
+
+def _of(sounds: Iterable[Rendition], codec: AudioCodec) -> list[Rendition]:
+    return [r for r in sounds if r.audio and r.audio.codec is codec]
+
+
+def _audio_group(codec: AudioCodec, sounds: Sequence[Rendition]) -> list[str]:
+    lines = []
+    for index, rendition in enumerate(sounds):
+        if rendition.audio is None:
+            continue
+        language = rendition.audio.language
+        lines.append(
+            f'#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="{codec.name.lower()}",NAME="{language} {index + 1}",'
+            f'LANGUAGE="{language}",DEFAULT={"NO" if index else "YES"},AUTOSELECT=YES,'
+            f'CHANNELS="{rendition.audio.channel_count}",URI="{rendition.rendition_id}.m3u8"'
+        )
+    return lines
+
+
+def _variant(rendition: Rendition, video: VideoTrack, sounds: Sequence[Rendition]) -> list[str]:
+    matching = _of(sounds, MATCHING[video.codec])
+    group = matching or next((found for codec in AudioCodec if (found := _of(sounds, codec))), [])
+    codecs = ",".join(dict.fromkeys([rendition.codecs, *(r.codecs for r in group)]))
+    peak = rendition.peak_bits_per_second + max((r.peak_bits_per_second for r in group), default=0)
+    mean = rendition.mean_bits_per_second + max((r.mean_bits_per_second for r in group), default=0)
+    attributes = (
+        f'BANDWIDTH={max(peak, 1)},AVERAGE-BANDWIDTH={max(mean, 1)},CODECS="{codecs}",'
+        f"RESOLUTION={video.width}x{video.height},FRAME-RATE={float(video.frame_rate):.3f}"
+    )
+    if group and group[0].audio:
+        attributes += f',AUDIO="{group[0].audio.codec.name.lower()}"'
+    return [f"#EXT-X-STREAM-INF:{attributes}", f"{rendition.rendition_id}.m3u8"]

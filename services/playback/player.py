@@ -1,0 +1,329 @@
+"""The stream of a title: which segments, in which rendition, in what order, and when it ends."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from services.media.cmaf import combined_init
+from services.media.time import ticks_to_ns_up
+from services.playback.cache import ChunkCache
+from services.playback.chunks import Chunks, Ramp, Track
+from services.playback.errors import BytesOutOfRange, SegmentNotReady, SegmentOutOfRange
+from services.playback.leases import Leases
+from services.playback.model import (
+    Entry,
+    Lease,
+    Rendition,
+    Segment,
+    Target,
+    TitleMedia,
+    VideoCodec,
+    sound_start,
+)
+from services.playback.titles import Titles
+from services.playback.usecases import Resume
+from services.runtime.clock import Clock
+
+#: The number that stands for a rendition's init segment.
+INIT = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a client asked `Play` for."""
+
+    #: None: where the profile stopped.
+    offset_ns: int | None = None
+    #: None: H.264 where there is any.
+    codec: VideoCodec | None = None
+    #: 0: any.
+    max_height: int = 0
+    #: Empty: the default track.
+    audio_rendition_id: str = ""
+    #: 0: all.
+    segment_count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Start of a stream, or change of its pictures."""
+
+    media: TitleMedia
+    video: Rendition
+    audio: Rendition | None
+    segment_number: int
+    entry: Entry
+    combined_init: bytes
+    video_init: bytes
+    audio_init: bytes
+
+
+class EndReason(enum.Enum):
+    """Why a stream ended in order."""
+
+    TITLE = "END_OF_TITLE"
+    READY_PART = "END_OF_READY_PART"
+    WINDOW = "END_OF_WINDOW"
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Last message of a stream."""
+
+    reason: EndReason
+    #: None at the end of the title.
+    next_offset_ns: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A segment to send, from `start` bytes on."""
+
+    track: Track
+    segment: Segment
+    start: int = 0
+
+
+@dataclass
+class _Stream:
+    """Where one `Play` stands."""
+
+    wanted: Wanted
+    #: The frame to begin with.
+    target: Target
+    #: Segment to send next, and where it starts.
+    number: int
+    next_ns: int
+    video_id: str = ""
+    sent_count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What to send for one segment number."""
+
+    video: Rendition
+    audio: Rendition | None
+    #: Set where the stream starts or its pictures change.
+    entry: Entry | None
+    parts: Sequence[_Part]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object of a rendition, for HTTP: its messages and its checksum."""
+
+    chunks: Chunks
+    sha256: bytes
+    track: Track = field(default=Track.VIDEO)
+
+
+class Player:
+    """Sends titles to viewers. Media comes out as finished messages, shared by all who watch the same."""
+
+    def __init__(
+        self, *, titles: Titles, cache: ChunkCache, leases: Leases, resume: Resume, clock: Clock
+    ) -> None:
+        self._titles = titles
+        self._cache = cache
+        self._leases = leases
+        self._resume = resume
+        self._clock = clock
+
+    async def play(self, lease: Lease, wanted: Wanted) -> AsyncIterator[Header | bytes | End]:
+        """A header, then pictures and sound of each segment in turn, at last an end.
+
+        Raises `OffsetOutOfRange`, `CodecNotOffered`, `RenditionNotFound`, `LeaseLost`, `LeaseEnded`,
+        `TitleNotFound`, `SegmentCorrupt`.
+        """
+        await self._leases.hold(lease)
+        media = await self._titles.get(lease.title)
+        offset_ns = wanted.offset_ns
+        if offset_ns is None:
+            offset_ns = await self._resume.offset_ns(lease.profile, media)
+        target = media.target(offset_ns)
+        start_ns = ticks_to_ns_up(target.pts_ticks, media.timeline.timescale)
+        stream = _Stream(wanted=wanted, target=target, number=target.segment, next_ns=start_ns)
+        ramp = Ramp()
+        while (end := _end(media, stream)) is None:
+            step = await self._step(media, stream)
+            if step is None:
+                end = End(reason=EndReason.READY_PART, next_offset_ns=stream.next_ns)
+                break
+            if step.entry is not None:
+                yield await self._header(media, stream.number, step, step.entry)
+            ahead = self._known_parts(media, step, stream.number + 1)
+            async for message in self._send(lease, ramp, step.parts, ahead):
+                yield message
+            _advance(stream, step)
+            media = await self._titles.get(lease.title)
+        yield end
+
+    async def read(
+        self, lease: Lease, rendition_id: str, first: int, count: int, offset_bytes: int
+    ) -> AsyncIterator[bytes]:
+        """`count` segments of a rendition from `first` on, less their first `offset_bytes`; -1: its init.
+
+        Raises `RenditionNotFound`, `SegmentNotReady`, `SegmentOutOfRange`, `BytesOutOfRange` and as `play`.
+        """
+        await self._leases.hold(lease)
+        media = await self._titles.get(lease.title)
+        rendition = media.rendition(rendition_id)
+        ramp, track = Ramp(), _track(rendition)
+        if first == INIT:
+            chunks = await self._init(rendition)
+            async for message in self._messages(
+                lease, ramp, chunks, _checked_start(offset_bytes, chunks.size_bytes)
+            ):
+                yield message
+            return
+        parts = []
+        for number in range(first, first + count):
+            segment = await self._titles.segment(media, rendition, number)
+            if segment is None:
+                break
+            parts.append(_Part(track=track, segment=segment))
+        if not parts:
+            raise _absent(media, rendition, first)
+        start = _checked_start(offset_bytes, parts[0].segment.size_bytes)
+        parts[0] = _Part(track=track, segment=parts[0].segment, start=start)
+        async for message in self._send(lease, ramp, parts, ()):
+            yield message
+
+    async def source(self, lease: Lease, rendition_id: str, number: int) -> Source:
+        """One whole segment, or the init segment (-1), for HTTP. Raises as `read`."""
+        await self._leases.hold(lease)
+        media = await self._titles.get(lease.title)
+        rendition = media.rendition(rendition_id)
+        if number == INIT:
+            return Source(await self._init(rendition), rendition.init_sha256, _track(rendition))
+        segment = await self._titles.segment(media, rendition, number)
+        if segment is None:
+            raise _absent(media, rendition, number)
+        track = _track(rendition)
+        return Source(await self._chunks(_Part(track=track, segment=segment)), segment.sha256, track)
+
+    async def _step(self, media: TitleMedia, stream: _Stream) -> _Step | None:
+        """What comes next; None while it isn't published."""
+        found = await self._pictures(media, stream)
+        if found is None:
+            return None
+        video, segment = found
+        entry, start = None, 0
+        if video.rendition_id != stream.video_id:
+            target = media.target_of_segment(stream.number) if stream.sent_count else stream.target
+            entry = media.entry(target, video, segment)
+            if entry is None:
+                return None
+            start = entry.offset_bytes
+        parts = [_Part(track=Track.VIDEO, segment=segment, start=start)]
+        audio = _sound(media, video, stream)
+        if audio is not None and not audio.ends_before(stream.number):
+            sound = await self._titles.segment(media, audio, stream.number)
+            if sound is None:
+                return None
+            at = sound_start(sound, audio.timescale, entry.media_start_ns) if entry else 0
+            parts.append(_Part(track=Track.AUDIO, segment=sound, start=at))
+        return _Step(video=video, audio=audio, entry=entry, parts=parts)
+
+    async def _pictures(self, media: TitleMedia, stream: _Stream) -> tuple[Rendition, Segment] | None:
+        """The segment in the rendition that plays already, else in the best one that has it."""
+        choice = media.pictures(stream.wanted.codec, stream.wanted.max_height)
+        for rendition in sorted(choice, key=lambda r: r.rendition_id != stream.video_id):
+            segment = await self._titles.segment(media, rendition, stream.number)
+            if segment is not None:
+                return rendition, segment
+        return None
+
+    def _known_parts(self, media: TitleMedia, step: _Step, number: int) -> list[_Part]:
+        """The parts of the next segment, as far as they are known without asking."""
+        tracks = [(Track.VIDEO, step.video)] + ([(Track.AUDIO, step.audio)] if step.audio else [])
+        known = [(track, self._titles.known(media.title, r.rendition_id, number)) for track, r in tracks]
+        return [_Part(track=track, segment=segment) for track, segment in known if segment]
+
+    async def _header(self, media: TitleMedia, number: int, step: _Step, entry: Entry) -> Header:
+        video_init = (await self._init(step.video)).data()
+        audio_init = (await self._init(step.audio)).data() if step.audio else b""
+        return Header(
+            media=media,
+            video=step.video,
+            audio=step.audio,
+            segment_number=number,
+            entry=entry,
+            combined_init=combined_init([video_init, audio_init] if audio_init else [video_init]),
+            video_init=video_init,
+            audio_init=audio_init,
+        )
+
+    async def _send(
+        self, lease: Lease, ramp: Ramp, parts: Sequence[_Part], ahead: Sequence[_Part]
+    ) -> AsyncIterator[bytes]:
+        """The parts one after the other, while those that follow are being read."""
+        for part, *following in (parts[i:] for i in range(len(parts))):
+            chunks = await self._chunks(part)
+            for later in [*following, *ahead][:2]:
+                self._cache.warm(later.segment.object_key, later.segment.sha256, _pack(later))
+            async for message in self._messages(lease, ramp, chunks, part.start):
+                yield message
+
+    async def _messages(self, lease: Lease, ramp: Ramp, chunks: Chunks, start: int) -> AsyncIterator[bytes]:
+        while start < chunks.size_bytes:
+            await self._leases.hold(lease)
+            end = ramp.cut(start, chunks.size_bytes)
+            began_s = self._clock.monotonic()
+            yield chunks.message(start, end)
+            ramp.sent(end - start, self._clock.monotonic() - began_s)
+            start = end
+
+    async def _chunks(self, part: _Part) -> Chunks:
+        return await self._cache.get(part.segment.object_key, part.segment.sha256, _pack(part))
+
+    async def _init(self, rendition: Rendition) -> Chunks:
+        if not rendition.init_key:
+            raise SegmentNotReady(rendition.rendition_id, INIT, 1_000)
+        pack = partial(Chunks, _track(rendition), INIT)
+        return await self._cache.get(rendition.init_key, rendition.init_sha256, pack)
+
+
+def _pack(part: _Part) -> partial[Chunks]:
+    return partial(Chunks, part.track, part.segment.number)
+
+
+def _track(rendition: Rendition) -> Track:
+    return Track.VIDEO if rendition.video else Track.AUDIO
+
+
+def _sound(media: TitleMedia, video: Rendition, stream: _Stream) -> Rendition | None:
+    return media.sound(video.video.codec, stream.wanted.audio_rendition_id) if video.video else None
+
+
+def _end(media: TitleMedia, stream: _Stream) -> End | None:
+    """The end that is known before the next segment is looked for."""
+    if media.is_over(stream.number):
+        return End(reason=EndReason.TITLE)
+    if stream.wanted.segment_count and stream.sent_count >= stream.wanted.segment_count:
+        return End(reason=EndReason.WINDOW, next_offset_ns=stream.next_ns)
+    return None
+
+
+def _advance(stream: _Stream, step: _Step) -> None:
+    segment = step.parts[0].segment
+    stream.next_ns = ticks_to_ns_up(segment.start_ticks + segment.duration_ticks, step.video.timescale)
+    stream.video_id = step.video.rendition_id
+    stream.sent_count += 1
+    stream.number += 1
+
+
+def _checked_start(offset_bytes: int, size_bytes: int) -> int:
+    if offset_bytes > size_bytes:
+        raise BytesOutOfRange(offset_bytes, size_bytes)
+    return offset_bytes
+
+
+def _absent(media: TitleMedia, rendition: Rendition, number: int) -> SegmentOutOfRange | SegmentNotReady:
+    if media.is_over(number) or rendition.ends_before(number):
+        return SegmentOutOfRange(rendition.rendition_id, number)
+    return SegmentNotReady(rendition.rendition_id, number, 1_000)

@@ -1,0 +1,277 @@
+"""`kino.playback.v1.PlaybackService`: Protobuf to domain and back.
+
+The answers that carry media are bytes already (see `chunks`), so the streaming methods are registered without
+a serializer; what surrounds every call (access, validation, errors) stays the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+
+from kino.catalog.v1 import resources_pb2 as catalog
+from kino.media.v1 import media_pb2
+from kino.playback.v1 import playback_pb2 as pb
+from kino.playback.v1 import playback_pb2_grpc
+from kino.playback.v1 import resources_pb2 as res
+from services.playback import dash, hls
+from services.playback.chunks import Track, http_body
+from services.playback.clients import VIDEO_CODECS
+from services.playback.errors import RenditionNotFound
+from services.playback.http import Answer, answer
+from services.playback.leases import Leases
+from services.playback.model import Lease, Rendition, TitleMedia
+from services.playback.player import INIT, End, EndReason, Header, Player, Wanted
+from services.playback.titles import Titles
+from services.playback.tokens import LeaseTokens
+from services.playback.usecases import StartPlayback
+from services.runtime.auth import principal, require_user
+from services.runtime.clock import Clock
+
+SERVICE = "kino.playback.v1.PlaybackService"
+
+#: Payload of one HttpBody message.
+_HTTP_BYTES = 512 << 10
+_SEGMENT_CACHE = "private, max-age=86400, immutable"
+_MANIFEST_CACHE = "private, no-cache"
+_HLS_TYPE = "application/vnd.apple.mpegurl"
+_DASH_TYPE = "application/dash+xml"
+_REASONS = {
+    EndReason.TITLE: res.PlayEnd.REASON_END_OF_TITLE,
+    EndReason.READY_PART: res.PlayEnd.REASON_END_OF_READY_PART,
+    EndReason.WINDOW: res.PlayEnd.REASON_END_OF_WINDOW,
+}
+
+
+class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
+    """Serves playback; its streams yield serialised messages, hence `Any`."""
+
+    def __init__(
+        self,
+        *,
+        start: StartPlayback,
+        player: Player,
+        leases: Leases,
+        titles: Titles,
+        tokens: LeaseTokens,
+        clock: Clock,
+    ) -> None:
+        self._start = start
+        self._player = player
+        self._leases = leases
+        self._titles = titles
+        self._tokens = tokens
+        self._clock = clock
+
+    async def StartPlayback(self, request: pb.StartPlaybackRequest, context: Any) -> pb.StartPlaybackResponse:
+        """See the contract."""
+        started = await self._start(
+            principal(),
+            title=request.title,
+            profile=request.profile,
+            device=request.device,
+            request_id=request.request_id.lower(),
+        )
+        token = self._tokens.seal(started.lease)
+        folder = f"/v1/playback/{token}/manifests"
+        return pb.StartPlaybackResponse(
+            lease=_lease(started.lease, token=token),
+            resume_offset=_duration(started.resume_ns),
+            choice=_choice(started.media),
+            hls_path=f"{folder}/master.m3u8",
+            dash_path=f"{folder}/manifest.mpd",
+        )
+
+    async def Play(self, request: pb.PlayRequest, context: Any) -> AsyncIterator[Any]:
+        """See the contract."""
+        wanted = Wanted(
+            offset_ns=request.offset.ToNanoseconds() if request.HasField("offset") else None,
+            codec=VIDEO_CODECS.get(request.video_codec),
+            max_height=request.max_height,
+            audio_rendition_id=request.audio_rendition_id,
+            segment_count=request.segment_count,
+        )
+        async for message in self._player.play(self._tokens.open(request.lease_token), wanted):
+            if isinstance(message, bytes):
+                yield message
+            elif isinstance(message, Header):
+                yield pb.PlayResponse(header=_header(message)).SerializeToString()
+            else:
+                yield pb.PlayResponse(end=_end(message)).SerializeToString()
+
+    async def ReadSegments(self, request: pb.ReadSegmentsRequest, context: Any) -> AsyncIterator[Any]:
+        """See the contract."""
+        async for message in self._player.read(
+            self._tokens.open(request.lease_token),
+            request.rendition_id,
+            request.first_segment,
+            request.segment_count or 1,
+            request.first_offset_bytes,
+        ):
+            yield message
+
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Any) -> pb.RenewLeaseResponse:
+        """See the contract."""
+        lease = self._tokens.open(request.lease_token)
+        expire_time = await self._leases.renew(lease)
+        return pb.RenewLeaseResponse(lease=_lease(lease, token=request.lease_token, expire_time=expire_time))
+
+    async def EndPlayback(self, request: pb.EndPlaybackRequest, context: Any) -> pb.EndPlaybackResponse:
+        """See the contract."""
+        await self._leases.end(self._tokens.open(request.lease_token))
+        return pb.EndPlaybackResponse()
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, context: Any) -> pb.ListLeasesResponse:
+        """See the contract."""
+        require_user(request.parent)
+        return pb.ListLeasesResponse(
+            leases=[_lease(lease) for lease in await self._leases.live(request.parent)]
+        )
+
+    async def GetManifest(self, request: pb.GetManifestRequest, context: Any) -> AsyncIterator[Any]:
+        """See the contract."""
+        lease = self._tokens.open(request.lease_token)
+        await self._leases.hold(lease)
+        text, kind = await self._manifest(await self._titles.get(lease.title), request.file)
+        data = memoryview(text.encode())
+        etag = hashlib.sha256(data).hexdigest()[:32]
+        reply = answer(_metadata(context), size_bytes=len(data), etag=etag, cache_control=_MANIFEST_CACHE)
+        await context.send_initial_metadata(reply.headers)
+        yield http_body(kind, [data[reply.start : reply.end]])
+
+    async def GetSegment(self, request: pb.GetSegmentRequest, context: Any) -> AsyncIterator[Any]:
+        """See the contract."""
+        lease = self._tokens.open(request.lease_token)
+        number = INIT if request.file == "init.mp4" else int(request.file.removesuffix(".m4s"))
+        source = await self._player.source(lease, request.rendition_id, number)
+        reply = answer(
+            _metadata(context),
+            size_bytes=source.chunks.size_bytes,
+            etag=source.sha256.hex(),
+            cache_control=_SEGMENT_CACHE,
+        )
+        await context.send_initial_metadata(reply.headers)
+        kind = "video/mp4" if source.track is Track.VIDEO else "audio/mp4"
+        for start in _starts(reply):
+            yield http_body(kind, list(source.chunks.views(start, min(start + _HTTP_BYTES, reply.end))))
+
+    async def _manifest(self, media: TitleMedia, file: str) -> tuple[str, str]:
+        name, _, suffix = file.rpartition(".")
+        if file == "master.m3u8":
+            return hls.master(media), _HLS_TYPE
+        if suffix == "m3u8":
+            rendition = media.rendition(name)
+            segments = await self._titles.prefix(media, rendition)
+            complete = rendition.complete and len(segments) == rendition.ready_segment_count
+            return hls.media_playlist(rendition, segments, complete=complete), _HLS_TYPE
+        if file != "manifest.mpd":
+            raise RenditionNotFound(file)
+        published = {r.rendition_id: await self._titles.prefix(media, r) for r in media.renditions}
+        return dash.manifest(media, published, self._clock.now()), _DASH_TYPE
+
+
+def register(servicer: PlaybackServicer, server: grpc.aio.Server) -> None:
+    """Add the servicer to a server, its streams without a serializer."""
+    recorded = _Recorder()
+    playback_pb2_grpc.add_PlaybackServiceServicer_to_server(servicer, cast(grpc.aio.Server, recorded))
+    handlers = {
+        name: grpc.unary_stream_rpc_method_handler(
+            handler.unary_stream,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=_as_it_is,
+        )
+        if handler.response_streaming
+        else handler
+        for name, handler in recorded.handlers.items()
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+class _Recorder:
+    """Takes what the generated code would add to a server."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Not needed: the same methods come by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Keep the handlers."""
+        self.handlers = handlers
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message
+
+
+def _starts(reply: Answer) -> list[int]:
+    """Where the messages of an answer begin; one without bytes still tells its content type."""
+    return list(range(reply.start, reply.end, _HTTP_BYTES)) or [reply.start]
+
+
+def _metadata(context: Any) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _duration(ns: int) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(ns)
+    return duration
+
+
+def _lease(lease: Lease, *, token: str = "", expire_time: datetime | None = None) -> res.Lease:
+    message = res.Lease(
+        name=lease.name, token=token, profile=lease.profile, title=lease.title, device=lease.device
+    )
+    message.start_time.FromDatetime(lease.start_time)
+    message.expire_time.FromDatetime(expire_time or lease.expire_time)
+    return message
+
+
+def _choice(media: TitleMedia) -> res.StreamChoice:
+    source = cast(catalog.Media, media.message)
+    choice = res.StreamChoice(
+        renditions=[rendition for rendition in source.renditions if rendition.ready_segment_count],
+        timeline=source.timeline,
+        ready_segment_count=media.ready_segment_count,
+        complete=media.complete,
+        highlights=source.highlights,
+    )
+    if media.duration_ns:
+        choice.duration.FromNanoseconds(media.duration_ns)
+    return choice
+
+
+def _rendition(media: TitleMedia, rendition: Rendition) -> media_pb2.Rendition:
+    renditions = cast(catalog.Media, media.message).renditions
+    return next(message for message in renditions if message.rendition_id == rendition.rendition_id)
+
+
+def _header(header: Header) -> res.PlayHeader:
+    entry = header.entry
+    return res.PlayHeader(
+        video=_rendition(header.media, header.video),
+        audio=_rendition(header.media, header.audio) if header.audio else None,
+        segment_number=header.segment_number,
+        segment_start=_duration(entry.segment_start_ns),
+        media_start=_duration(entry.media_start_ns),
+        trim=_duration(entry.trim_ns),
+        trim_frame_count=entry.trim_frame_count,
+        offset=_duration(entry.offset_ns),
+        frame_number=entry.frame,
+        combined_init=header.combined_init,
+        video_init=header.video_init,
+        audio_init=header.audio_init,
+    )
+
+
+def _end(end: End) -> res.PlayEnd:
+    offset = None if end.next_offset_ns is None else _duration(end.next_offset_ns)
+    return res.PlayEnd(reason=_REASONS[end.reason], next_offset=offset)

@@ -1,0 +1,130 @@
+"""Leases in SQL."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    MetaData,
+    Row,
+    String,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from services.playback.errors import ConcurrentStreamLimit
+from services.playback.model import Lease
+from services.playback.store import LeaseState
+from services.runtime.columns import UtcTime
+from services.runtime.idempotency import purge, replay_or_run
+from services.runtime.sql import Database
+
+LEASES = Table(
+    "leases",
+    MetaData(),
+    Column("name", String(63), primary_key=True),
+    Column("user_name", String(80), nullable=False),
+    Column("profile", String(160), nullable=False),
+    Column("title", String(80), nullable=False),
+    Column("device", String(100), nullable=False),
+    Column("title_duration_ns", BigInteger, nullable=False),
+    Column("start_time", UtcTime, nullable=False),
+    Column("expire_time", UtcTime, nullable=False),
+    # Null while nobody ended it.
+    Column("end_time", UtcTime),
+    # Counting an account's live leases is on the way of every start.
+    Index("leases_of_user", "user_name", "expire_time"),
+    Index("leases_by_expiry", "expire_time"),
+)
+
+
+def _live(which: ColumnElement[bool], now: datetime) -> ColumnElement[bool]:
+    return and_(which, LEASES.c.expire_time > now, LEASES.c.end_time.is_(None))
+
+
+def _lease(row: Row[Any]) -> Lease:
+    return Lease(
+        name=row.name,
+        profile=row.profile,
+        title=row.title,
+        device=row.device,
+        start_time=row.start_time,
+        expire_time=row.expire_time,
+        title_duration_ns=row.title_duration_ns,
+    )
+
+
+class SqlLeases:
+    """A `LeaseStore` in one table; serialisable, so that two starts never count past each other."""
+
+    def __init__(self, database: Database) -> None:
+        """The schema must be there (`services.playback` migrations)."""
+        self._database = database
+
+    async def take(self, lease: Lease, limit: int, request_id: str, now: datetime) -> Lease:
+        """See `LeaseStore.take`."""
+        asked = json.dumps([lease.profile, lease.title, lease.device]).encode()
+        taken = select(func.count()).select_from(LEASES).where(_live(LEASES.c.user_name == lease.user, now))
+        row = {**vars(lease), "user_name": lease.user}
+
+        def transaction(conn: Connection) -> Lease:
+            def add() -> bytes:
+                if conn.execute(taken).scalar_one() >= limit:
+                    raise ConcurrentStreamLimit(limit)
+                conn.execute(insert(LEASES).values(row))
+                return lease.name.encode()
+
+            scope, now_ms = f"{lease.user}/StartPlayback", int(now.timestamp() * 1000)
+            name = replay_or_run(conn, scope, request_id, asked, add, now_ms=now_ms).decode()
+            return _lease(conn.execute(select(LEASES).where(LEASES.c.name == name)).one())
+
+        return await self._database.write(transaction)
+
+    async def renew(self, name: str, live_at: datetime, expire_time: datetime) -> LeaseState:
+        """See `LeaseStore.renew`."""
+        which = LEASES.c.name == name
+
+        def transaction(conn: Connection) -> LeaseState:
+            if conn.execute(
+                update(LEASES).where(_live(which, live_at)).values(expire_time=expire_time)
+            ).rowcount:
+                return LeaseState.LIVE
+            row = conn.execute(select(LEASES.c.end_time).where(which)).first()
+            return LeaseState.ENDED if row is not None and row.end_time is not None else LeaseState.LOST
+
+        return await self._database.write(transaction)
+
+    async def end(self, name: str, now: datetime) -> None:
+        """See `LeaseStore.end`."""
+        change = update(LEASES).where(_live(LEASES.c.name == name, now)).values(end_time=now)
+        await self._database.write(lambda conn: conn.execute(change).rowcount)
+
+    async def live(self, user: str, now: datetime) -> list[Lease]:
+        """See `LeaseStore.live`."""
+        query = (
+            select(LEASES)
+            .where(_live(LEASES.c.user_name == user, now))
+            .order_by(LEASES.c.start_time, LEASES.c.name)
+        )
+        return await self._database.read(lambda conn: [_lease(row) for row in conn.execute(query)])
+
+    async def purge(self, before: datetime) -> int:
+        """See `LeaseStore.purge`."""
+
+        def transaction(conn: Connection) -> int:
+            purge(conn, before)
+            return conn.execute(delete(LEASES).where(LEASES.c.expire_time <= before)).rowcount
+
+        return await self._database.write(transaction)

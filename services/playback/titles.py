@@ -1,0 +1,158 @@
+"""What catalog tells about titles, remembered as long as it may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from services.playback.errors import TitleNotFound
+from services.playback.model import Rendition, Segment, TitleMedia
+from services.runtime.clock import Clock
+from services.runtime.errors import KinoError
+from services.runtime.logs import logger
+
+#: A complete title is asked for again after this: a deleted one stops within it.
+COMPLETE_S = 60.0
+#: One that is still growing.
+GROWING_S = 1.0
+#: How long an old answer serves while catalog can't be reached.
+STALE_S = 600.0
+#: Segments per question: little where one is awaited, much where all are wanted.
+PAGE = 100
+LONG_PAGE = 2000
+#: Segments remembered over all titles, about 1 KiB each.
+_REMEMBERED = 200_000
+_log = logger("playback.titles")
+
+
+class Catalog(Protocol):
+    """Where titles come from."""
+
+    async def media(self, title: str) -> TitleMedia:
+        """What can be played now. Raises `TitleNotFound`, and other errors when catalog can't be reached."""
+
+    async def segments(self, title: str, rendition_id: str, first: int, page_size: int) -> list[Segment]:
+        """Published segments from that number on, by number, at most so many."""
+
+
+@dataclass
+class _Shelf:
+    """What is remembered of one title."""
+
+    media: TitleMedia
+    loaded_s: float
+    segments: dict[str, dict[int, Segment]] = field(default_factory=lambda: defaultdict(dict))
+    #: When catalog last said that there is nothing from this rendition's number on.
+    missing_s: dict[tuple[str, int], float] = field(default_factory=dict)
+    #: One question for the same segments at a time.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.segments.values()))
+
+
+class Titles:
+    """Titles as catalog last told them. Published segments never change, so they are asked for once."""
+
+    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[TitleMedia]] = {}
+
+    async def get(self, title: str) -> TitleMedia:
+        """A title, from memory while that is fresh enough. Raises `TitleNotFound`."""
+        shelf = self._shelves.get(title)
+        if shelf is None:
+            return await self.asked(title)
+        self._shelves.move_to_end(title)
+        age_s = self._clock.monotonic() - shelf.loaded_s
+        if age_s < (COMPLETE_S if shelf.media.complete else GROWING_S):
+            return shelf.media
+        try:
+            return await self.asked(title)
+        except TitleNotFound:
+            raise
+        except KinoError as error:
+            if age_s > STALE_S:
+                raise
+            _log.warning("catalog does not answer, an older answer serves", title=title, reason=error.reason)
+            return shelf.media
+
+    async def asked(self, title: str) -> TitleMedia:
+        """A title as catalog tells it now; those who ask at the same time share one question."""
+        task = self._asking.get(title)
+        if task is None:
+            task = self._asking[title] = asyncio.create_task(self._ask(title))
+            task.add_done_callback(lambda done: self._answered(title, done))
+        return await asyncio.shield(task)
+
+    def _answered(self, title: str, task: asyncio.Task[TitleMedia]) -> None:
+        del self._asking[title]
+        if not task.cancelled() and isinstance(task.exception(), TitleNotFound):
+            self._shelves.pop(title, None)
+
+    async def _ask(self, title: str) -> TitleMedia:
+        media = await self._catalog.media(title)
+        shelf = self._shelves.get(title)
+        if shelf is None or shelf.media.job != media.job:
+            self._shelves[title] = _Shelf(media=media, loaded_s=self._clock.monotonic())
+            self._make_room(title)
+        else:
+            shelf.media, shelf.loaded_s = media, self._clock.monotonic()
+        return media
+
+    def known(self, title: str, rendition_id: str, number: int) -> Segment | None:
+        """A segment that is remembered, without asking."""
+        shelf = self._shelves.get(title)
+        return shelf.segments[rendition_id].get(number) if shelf else None
+
+    async def segment(self, media: TitleMedia, rendition: Rendition, number: int) -> Segment | None:
+        """A segment, or None while it isn't published."""
+        found = self.known(media.title, rendition.rendition_id, number)
+        if found is not None or rendition.ends_before(number):
+            return found
+        await self._fetch(media, rendition.rendition_id, number, PAGE)
+        return self.known(media.title, rendition.rendition_id, number)
+
+    async def prefix(self, media: TitleMedia, rendition: Rendition) -> list[Segment]:
+        """The segments published without a gap from the start."""
+        found: list[Segment] = []
+        while len(found) < rendition.ready_segment_count:
+            number = len(found)
+            segment = self.known(media.title, rendition.rendition_id, number)
+            if segment is None:
+                await self._fetch(media, rendition.rendition_id, number, LONG_PAGE)
+                segment = self.known(media.title, rendition.rendition_id, number)
+            if segment is None:
+                break
+            found.append(segment)
+        return found
+
+    async def _fetch(self, media: TitleMedia, rendition_id: str, first: int, page_size: int) -> None:
+        """Ask for a page of segments unless somebody just did."""
+        shelf = self._shelves.get(media.title)
+        if shelf is None:
+            await self.asked(media.title)
+            shelf = self._shelves[media.title]
+        async with shelf.lock:
+            known, now_s = shelf.segments[rendition_id], self._clock.monotonic()
+            if first in known or now_s - shelf.missing_s.get((rendition_id, first), -GROWING_S) < GROWING_S:
+                return
+            page = await self._catalog.segments(media.title, rendition_id, first, page_size)
+            known.update((segment.number, segment) for segment in page)
+            if first in known:
+                shelf.missing_s.pop((rendition_id, first), None)
+            else:
+                shelf.missing_s[rendition_id, first] = now_s
+        self._make_room(media.title)
+
+    def _make_room(self, kept: str) -> None:
+        """Forget the titles not asked for longest, but never the one at hand."""
+        total = sum(shelf.size for shelf in self._shelves.values())
+        while total > _REMEMBERED and next(iter(self._shelves)) != kept:
+            _, dropped = self._shelves.popitem(last=False)
+            total -= dropped.size

@@ -1,0 +1,137 @@
+"""Starting playback: who may watch what, on how many streams, from where."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from services.playback.errors import NotEntitled, TitleNotFound, TitleNotPlayable
+from services.playback.leases import Leases
+from services.playback.model import Lease, TitleMedia, resume_ns
+from services.playback.titles import Titles
+from services.runtime.auth import OPERATOR, PUBLISHER, NotYours, Principal
+from services.runtime.clock import Clock
+from services.runtime.errors import KinoError
+from services.runtime.ids import new_id
+from services.runtime.logs import logger
+
+_log = logger("playback")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entitlement:
+    """What billing answers."""
+
+    entitled: bool
+    concurrent_stream_limit: int
+    #: When not entitled: why, in upper snake case.
+    reason: str
+
+
+class Entitlements(Protocol):
+    """Billing."""
+
+    async def of(self, user: str) -> Entitlement:
+        """What `users/{user}` may watch now."""
+
+
+class Positions(Protocol):
+    """History."""
+
+    async def position_ns(self, profile: str, title: str) -> int | None:
+        """Where a profile stopped last; None when it has not begun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A started playback."""
+
+    lease: Lease
+    resume_ns: int
+    media: TitleMedia
+
+
+class Resume:
+    """Where a profile goes on."""
+
+    def __init__(self, positions: Positions) -> None:
+        self._positions = positions
+
+    async def offset_ns(self, profile: str, media: TitleMedia) -> int:
+        """Where it stopped; the start when it has not begun or finished, and while history can't tell."""
+        try:
+            position_ns = await self._positions.position_ns(profile, media.title)
+        except KinoError as error:
+            _log.warning(
+                "history does not answer, playback starts at zero", reason=error.reason, title=media.title
+            )
+            return 0
+        return 0 if position_ns is None else resume_ns(position_ns, media.duration_ns)
+
+
+class StartPlayback:
+    """Takes one of an account's streams for a title."""
+
+    def __init__(
+        self,
+        *,
+        entitlements: Entitlements,
+        resume: Resume,
+        titles: Titles,
+        leases: Leases,
+        clock: Clock,
+        staff_streams: int,
+    ) -> None:
+        """`staff_streams` is the limit of publishers and operators, who need no plan."""
+        self._entitlements = entitlements
+        self._resume = resume
+        self._titles = titles
+        self._leases = leases
+        self._clock = clock
+        self._staff_streams = staff_streams
+
+    async def __call__(
+        self, caller: Principal, *, title: str, profile: str, device: str, request_id: str
+    ) -> Started:
+        """Raises `NotYours`, `TitleNotFound`, `TitleNotPlayable`, `NotEntitled`, `ConcurrentStreamLimit`."""
+        if not (caller.owns(profile) or caller.is_service):
+            raise NotYours(profile)
+        user = profile.partition("/profiles/")[0]
+        media, limit = await asyncio.gather(self._titles.asked(title), self._limit(caller, user))
+        _check_shown(media, caller)
+        now = self._clock.now()
+        lease = Lease(
+            name=f"leases/{new_id()}",
+            profile=profile,
+            title=title,
+            device=device,
+            start_time=now,
+            expire_time=now + self._leases.ttl,
+            title_duration_ns=media.duration_ns,
+        )
+        taken, offset_ns = await asyncio.gather(
+            self._leases.take(lease, limit, request_id), self._resume.offset_ns(profile, media)
+        )
+        return Started(lease=taken, resume_ns=offset_ns, media=media)
+
+    async def _limit(self, caller: Principal, user: str) -> int:
+        if caller.has_role(PUBLISHER) and not caller.is_service:
+            return self._staff_streams
+        entitlement = await self._entitlements.of(user)
+        if not entitlement.entitled:
+            raise NotEntitled(entitlement.reason)
+        return entitlement.concurrent_stream_limit
+
+
+def _check_shown(media: TitleMedia, caller: Principal) -> None:
+    """Raises `TitleNotFound` for a title the caller may not see, `TitleNotPlayable` for an empty one."""
+    if not (media.shown or caller.owns(media.owner) or caller.has_role(OPERATOR)):
+        raise TitleNotFound(media.title)
+    if media.ready_segment_count == 0:
+        raise TitleNotPlayable(media.title)
+
+
+#: How long a lease's token can be opened: a day for late reports to history.
+TOKEN_TTL = timedelta(hours=24)
