@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from cryptography.exceptions import InvalidTag
@@ -52,8 +52,11 @@ class Sealer:
         box = self._cipher(kind).encrypt(nonce, expiry_ms.to_bytes(_EXPIRY_BYTES, "big") + message, _VERSION)
         return base64.urlsafe_b64encode(_VERSION + nonce + box).rstrip(b"=").decode()
 
-    def open(self, kind: str, token: str) -> bytes:
-        """The message of a token. Raises `SealBroken` (not ours, other kind, changed) or `SealExpired`."""
+    def open(self, kind: str, token: str, late: timedelta = timedelta()) -> bytes:
+        """The message of a token, which may have expired by at most `late`.
+
+        Raises `SealBroken` (not ours, other kind, changed) or `SealExpired`.
+        """
         raw = _decode(token)
         version, nonce, box = raw[:1], raw[1 : 1 + _NONCE_BYTES], raw[1 + _NONCE_BYTES :]
         if version != _VERSION or len(box) < _EXPIRY_BYTES + 16:
@@ -63,7 +66,7 @@ class Sealer:
         except InvalidTag:
             raise SealBroken() from None
         expiry_ms = int.from_bytes(plain[:_EXPIRY_BYTES], "big")
-        if expiry_ms and self._clock.now() >= datetime.fromtimestamp(expiry_ms / 1000, UTC):
+        if expiry_ms and self._clock.now() >= datetime.fromtimestamp(expiry_ms / 1000, UTC) + late:
             raise SealExpired()
         return plain[_EXPIRY_BYTES:]
 

@@ -1,8 +1,8 @@
 """The embedded index: SQLite's FTS5 finds candidates by n-grams, the domain ranks them.
 
 The n-grams are made here, not by FTS5's tokenizer: SQLite 3.40 folds no accents for trigrams and finds
-nothing shorter than three characters, which many Chinese and Japanese titles are. Each goes in as hexadecimal digits,
-so that no text can ever be read as query syntax.
+nothing shorter than three characters, which many Chinese and Japanese titles are. Each goes in as hexadecimal
+digits, so that no text can ever be read as query syntax.
 """
 
 from __future__ import annotations
