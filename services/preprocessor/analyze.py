@@ -15,15 +15,13 @@ from statistics import fmean
 from services.media import sandbox
 from services.media.errors import SourceChanged
 from services.media.time import Timeline
-from services.preprocessor.model import Analysis, Feature, SourceReport, Window
+from services.preprocessor.model import RUN_UP_SECONDS, Analysis, Feature, SourceReport, Window
 
 #: scdet's score from which a frame begins a shot (its own default; it found all nine cuts it was measured on).
 SHOT_SCORE = 10.0
 #: A flash changes back at once: the frame after it differs nearly as much as the flash itself did.
 FLASH_SHARE = 0.7
 SILENCE_LUFS = -70.0
-#: How much earlier a seek goes where the container has no index of its pictures.
-RUN_UP_SECONDS = 12
 ANALYSIS_LIMITS = sandbox.Limits(file_bytes=256 << 20)
 
 _PTS = re.compile(r"pts:\s*(-?\d+)")

@@ -18,7 +18,7 @@ STRETCHES_PER_HIGHLIGHT, MOST = 60, 10
 #: Quieter than this counts as this: silence must not make all else look loud.
 QUIETEST_LUFS = -50.0
 #: Deviations below these are noise, not a difference.
-LEAST_DEVIATION = 0.05
+LEAST_MOTION, LEAST_CUTS, LEAST_LOUDNESS = 0.2, 0.1, 1.0
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class _Passage:
     score: float
 
 
-def standard_scores(values: Sequence[float]) -> list[float]:
-    """How many standard deviations each value lies above the mean; all zero where nothing differs."""
+def standard_scores(values: Sequence[float], least_deviation: float) -> list[float]:
+    """How many standard deviations each value lies above the mean; all zero where they deviate less than the least."""
     if not values:
         return []
     mean, deviation = fmean(values), pstdev(values)
-    if deviation < LEAST_DEVIATION:
+    if deviation < least_deviation:
         return [0.0] * len(values)
     return [(value - mean) / deviation for value in values]
 
 
 def _scores(features: Sequence[Feature]) -> list[float]:
-    motion = standard_scores([feature.motion for feature in features])
-    cuts = standard_scores([float(feature.shot_change_count) for feature in features])
-    loud = standard_scores([max(feature.loudness_lufs, QUIETEST_LUFS) for feature in features])
+    motion = standard_scores([feature.motion for feature in features], LEAST_MOTION)
+    cuts = standard_scores([float(feature.shot_change_count) for feature in features], LEAST_CUTS)
+    loud = standard_scores([max(feature.loudness_lufs, QUIETEST_LUFS) for feature in features], LEAST_LOUDNESS)
     return [sum(parts) for parts in zip(motion, cuts, loud, strict=True)]
 
 

@@ -58,12 +58,14 @@ def _sizes(video: SourceVideo) -> list[tuple[int, int, int, _Step]]:
         if fit <= 1:
             found.append((step.height, _even(video.display_width * fit), _even(video.display_height * fit), step))
     native = _even(Fraction(video.display_width)), _even(Fraction(video.display_height))
+    # Named by the 16:9 frame that holds it.
+    name = max(min(native), _even(Fraction(max(native) * 9, 16)))
     if not found:
-        found = [(min(native), *native, STEPS[-1])]
+        found = [(name, *native, STEPS[-1])]
     elif found[0][3] is not STEPS[0] and native[0] > found[0][1] * NATIVE_GAIN:
         # The source lies between two steps: keep its own size, under the quality of the step above.
         above = STEPS[STEPS.index(found[0][3]) - 1]
-        found.insert(0, (min(native), *native, above))
+        found.insert(0, (name, *native, above))
     return found
 
 

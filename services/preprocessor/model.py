@@ -10,6 +10,8 @@ from services.media.time import Timeline
 
 #: Containers whose demuxer has no index of pictures and only seeks near a time.
 COARSE_CONTAINERS = frozenset({"mpegts", "mpeg", "mpegvideo"})
+#: How much earlier a seek goes there.
+RUN_UP_SECONDS = 12
 
 
 @dataclass(frozen=True, kw_only=True)

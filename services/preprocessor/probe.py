@@ -75,15 +75,14 @@ def exact_timeline(timescale: int, runs: Sequence[FrameRun], rates: Sequence[Fra
     rough = Timeline(timescale=timescale, runs=tuple(runs))
     if rough.constant_rate is not None:
         return rough
+    fitting = []
     for rate in rates:
-        if rate <= 0 or rate > MAX_FPS:
-            continue
-        period = timescale / rate
-        if abs(rough.duration_ticks - rough.frame_count * period) > 2 + period:
-            continue
-        if all(abs(at - frame * period) <= 1 for frame, at in enumerate(rough.all_pts())):
-            return Timeline.constant(fps=rate, frame_count=rough.frame_count)
-    return rough
+        if 0 < rate <= MAX_FPS:
+            period = timescale / rate
+            off = max(abs(at - frame * period) for frame, at in enumerate(rough.all_pts()))
+            fitting.append((off, rate))
+    off, rate = min(fitting, default=(Fraction(2), Fraction(0)))
+    return Timeline.constant(fps=rate, frame_count=rough.frame_count) if off <= 1 else rough
 
 
 def _rational(pair: Sequence[int]) -> Fraction:
@@ -101,10 +100,6 @@ def _check(facts: dict[str, Any], timeline: Timeline) -> None:
     width, height = _display_size(facts)
     if min(width, height) < SMALLEST_SIDE or max(width, height, facts["width"], facts["height"]) > LARGEST_SIDE:
         raise SourceUnsupported(problem=f"its picture is {width}x{height}")
-    announced = facts["announced_frames"]
-    # Edit lists may hide frames at both ends, so some may be missing: not a tenth of them.
-    if announced and timeline.frame_count < announced * 9 // 10 and not facts.get("edited"):
-        raise SourceTruncated(problem=f"it announces {announced} frames and has {timeline.frame_count}")
     longest = max(run.duration_ticks for run in timeline.runs)
     if longest > LIMIT_SECONDS * timeline.timescale:
         raise SourceUnsupported(problem=f"a single picture stands for {longest / timeline.timescale:.1f} s")

@@ -20,6 +20,8 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from services.preprocessor.model import COARSE_CONTAINERS, RUN_UP_SECONDS
+
 #: More frames than twelve hours at 120 a second.
 MAX_FRAMES = 6_000_000
 #: Frames decoded at the start to learn what only the decoder knows.
@@ -45,8 +47,8 @@ def _open(source_fd: int, formats: str) -> InputContainer:
     options = {"format_whitelist": formats, "protocol_whitelist": "fd"}
     try:
         return av.open(file, options=options)
-    except (av.FFmpegError, ValueError) as error:
-        raise Refused("SOURCE_NOT_MEDIA", str(error)) from None
+    except (av.FFmpegError, ValueError):
+        raise Refused("SOURCE_NOT_MEDIA", "it is none of the containers that are read") from None
 
 
 def _video(container: InputContainer) -> VideoStream:
@@ -65,13 +67,14 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
     first_key: int | None = None
     counted = 0
     for packet in container.demux(stream):
-        if packet.size == 0 or packet.is_discard:
+        if packet.size == 0:
             continue
         if packet.pts is None:
             raise Refused("SOURCE_UNSUPPORTED", "its pictures carry no presentation times")
         if first_key is None and packet.is_keyframe:
             first_key = packet.pts
-        if first_key is None or packet.pts < first_key:
+        # An edit list may begin in the middle of a group: what it discards is decoded but not shown.
+        if first_key is None or packet.pts < first_key or packet.is_discard:
             continue
         counted += 1
         if counted > MAX_FRAMES:
@@ -79,9 +82,12 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
         yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe)
 
 
-def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown], last_key: int) -> None:
+def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown]) -> None:
     """Decodes the last group of pictures: a file whose end is missing or broken shows it here."""
-    container.seek(last_key, stream=stream, backward=True, any_frame=False)
+    last_key = max(frame.pts for frame in frames if frame.key)
+    # Containers without an index of pictures land near the time: give them a run-up.
+    run_up = 0 if container.format.name not in COARSE_CONTAINERS else int(RUN_UP_SECONDS / (stream.time_base or 1))
+    container.seek(max(last_key - run_up, frames[0].pts), stream=stream, backward=True, any_frame=False)
     last = None
     try:
         for frame in container.decode(stream):
@@ -173,7 +179,7 @@ def read(source_fd: int, formats: str, *, deep: bool) -> dict[str, Any]:
                 raise Refused("SOURCE_TRUNCATED", "it announces pictures but holds none")
             facts["frame_count"], facts["first_pts"] = len(frames), frames[0].pts
             facts["runs"] = _runs(frames)
-            _check_end(container, stream, frames, max(frame.pts for frame in frames if frame.key))
+            _check_end(container, stream, frames)
         return facts | _head(container, stream)
 
 

@@ -13,6 +13,7 @@ from services.media.errors import SourceEmpty, SourceIsPlaylist, SourceTruncated
 PLAYLISTS = (b"#extm3u", b"ffconcat", b"<?xml", b"<mpd", b"<smil", b"<asx", b"[playlist]", b"[reference]", b"[internetshortcut]")
 #: Boxes that an MP4 or QuickTime file may begin with.
 MP4_STARTS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"})
+TS_SYNC, TS_PACKET_BYTES = 0x47, 188
 EBML_HEADER, MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
 #: More top-level boxes than any honest file has.
 MAX_BOXES = 200_000
@@ -32,6 +33,9 @@ def sniff(path: Path) -> None:
             _check_boxes(file, size)
         elif head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"AVIX"):
             _check_length(8 + int.from_bytes(head[4:8], "little"), size)
+        elif len(head) > TS_PACKET_BYTES and head[0] == head[TS_PACKET_BYTES] == TS_SYNC:
+            if size % TS_PACKET_BYTES:
+                raise SourceTruncated(problem=f"it ends inside a packet of {TS_PACKET_BYTES} bytes")
         elif int.from_bytes(head[:4], "big") == EBML_HEADER:
             _check_matroska(file, size)
 
