@@ -28,7 +28,7 @@ def union(*many: Iterable[Interval]) -> Intervals:
 
 
 def bounded(intervals: Intervals, limit: int = MAX_INTERVALS) -> Intervals:
-    """A union of at most `limit` stretches: when there are more, gaps under 1 s are closed, then the smallest."""
+    """The union in at most `limit` stretches: of more, gaps under 1 s are closed, then the smallest."""
     if len(intervals) <= limit:
         return intervals
     gaps = sorted((after[0] - before[1], index) for index, (before, after) in enumerate(pairwise(intervals)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from services.history.intervals import Intervals, bounded, clipped, length, union
 from services.runtime.errors import InvalidArgument
@@ -13,7 +13,7 @@ _NS_PER_SECOND = 1_000_000_000
 MAX_OFFSET_NS = 1_000 * 3600 * _NS_PER_SECOND
 _FINISHED_NS = 30 * _NS_PER_SECOND
 _FINISHED_PART = 20
-LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -76,8 +76,8 @@ def _check_offset(field: str, ns: int) -> None:
 class View:
     """What a profile has seen of a title.
 
-    Views of the same key form a lattice: `merged` is commutative, associative and idempotent (but for the bound on
-    the number of intervals), so reports may be added in any order and any number of times.
+    Views of the same key form a lattice: `merged` is commutative, associative and idempotent (but for the bound
+    on the number of intervals), so reports may be added in any order and any number of times.
     """
 
     key: Key
@@ -113,10 +113,9 @@ class View:
             first_watch_time=min(self.first_watch_time, other.first_watch_time),
         )
 
-    def _rank(self) -> tuple[Order, float, int, int, str]:
+    def _rank(self) -> tuple[Order, timedelta, int, int, str]:
         """A total order; of the same report heard twice the first hearing counts."""
-        heard = -self.last_watch_time.timestamp()
-        return self.order, heard, self.position_ns, self.duration_ns, self.device
+        return self.order, _EPOCH - self.last_watch_time, self.position_ns, self.duration_ns, self.device
 
     @property
     def completion(self) -> float:

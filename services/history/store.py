@@ -11,15 +11,15 @@ from services.history.model import Key, Report, View
 class HistoryStore(Protocol):
     """Views of profiles. Acknowledged means durable.
 
-    Every operation stands for itself and none needs a reader's answer to be still true when it writes: an engine
-    without transactions keeps reports as rows of their own, and deletions as marks, and merges when it reads.
+    Every operation stands for itself, and none needs what was read before to be still true: an engine without
+    transactions keeps reports as rows of their own, and deletions as marks, and merges when it reads.
     """
 
     async def record(self, report: Report) -> View | None:
         """Merge a report into its view; the view after it.
 
-        None when the view or the profile's history was deleted at or after the start of the report's playback: the
-        report is then dropped for good. Concurrent reports of one view are all kept.
+        None when the view or the profile's history was deleted at or after the start of the report's playback:
+        the report is then dropped for good. Concurrent reports of one view are all kept.
         """
 
     async def view(self, key: Key) -> View | None:

@@ -75,7 +75,7 @@ class SqlHistory:
 
 
 def _delete(connection: Connection, profile: str, title: str, now: datetime) -> None:
-    """Delete the rows and leave a mark that no playback known here started after, whatever the nodes' clocks say."""
+    """Delete the rows and leave a mark, not before the start of any playback that was recorded."""
     gone = (VIEWS.c.profile == profile) if title == _ALL_TITLES else _is(Key(profile=profile, title=title))
     newest = connection.execute(select(func.max(VIEWS.c.start_us)).where(gone)).scalar() or 0
     connection.execute(delete(VIEWS).where(gone))
