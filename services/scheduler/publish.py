@@ -1,0 +1,224 @@
+"""Finished segments on their way into the catalogue, and the removal of objects that lost.
+
+One queue for each job: publications and removals of a job run one after the other, so that nothing is removed that
+is being published. A result waits in the store until it is published; segments announced early wait in memory only,
+for the result names them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import islice
+
+from kino.catalog.v1 import catalog_pb2 as catalog
+from kino.catalog.v1 import resources_pb2 as titles
+from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from kino.encoder.v1 import resources_pb2 as encoder
+from services.runtime.clock import Clock
+from services.runtime.errors import Code, KinoError
+from services.runtime.logs import logger
+from services.runtime.objects import ObjectStore
+from services.scheduler.model import Job, Lease, TaskKind, TaskState
+from services.scheduler.remote import detached, failure_of_error, patiently
+from services.scheduler.signals import Signals
+from services.scheduler.store import Ended, Store
+
+_log = logger("scheduler")
+_BATCH = 500
+_PLAYABLE = (titles.Title.STATE_PLAYABLE, titles.Title.STATE_COMPLETE)
+
+Work = Callable[[], Awaitable[None]]
+
+
+class SegmentPublisher:
+    """See `services.scheduler.dispatch.Publisher`."""
+
+    def __init__(
+        self, store: Store, signals: Signals, stub: CatalogServiceStub, objects: ObjectStore, clock: Clock
+    ) -> None:
+        self._store = store
+        self._signals = signals
+        self._catalog = stub
+        self._objects = objects
+        self._clock = clock
+        self._queues: dict[str, asyncio.Queue[Work]] = {}
+        self._runners: set[asyncio.Task[None]] = set()
+        #: Told when a publication has ended a job.
+        self.on_ended: Callable[[Ended], None] = lambda ended: None
+
+    def ready(self, lease: Lease, segments: bytes) -> None:
+        """Publish segments of a task that goes on."""
+        self._enqueue(
+            lease.job_id, partial(self._ready, lease, encoder.EncodedRendition.FromString(segments))
+        )
+
+    def done(self, lease: Lease) -> None:
+        """Publish the stored result of a task, then settle the task."""
+        self._enqueue(lease.job_id, partial(self._done, lease))
+
+    def collect(self, lease: Lease, keys: Sequence[str]) -> None:
+        """Delete those of these objects that are not published; others than the job's own are left alone."""
+        if keys:
+            self._enqueue(lease.job_id, partial(self._collect, lease.job_id, tuple(keys)))
+
+    async def collect_orphans(self, job_id: str) -> None:
+        """Delete what an ended job wrote and didn't publish. Waits for the publications before it."""
+        finished = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            try:
+                await self._collect(job_id, None)
+            except Exception as error:
+                finished.set_exception(error)
+            else:
+                finished.set_result(None)
+
+        self._enqueue(job_id, work)
+        await finished
+
+    async def close(self) -> None:
+        """Stop; what isn't published yet is taken up after the next start."""
+        for runner in list(self._runners):
+            runner.cancel()
+        await asyncio.gather(*self._runners, return_exceptions=True)
+
+    def _enqueue(self, job_id: str, work: Work) -> None:
+        if job_id not in self._queues:
+            self._queues[job_id] = asyncio.Queue()
+            runner = detached(self._run(job_id, self._queues[job_id]))
+            self._runners.add(runner)
+            runner.add_done_callback(self._runners.discard)
+        self._queues[job_id].put_nowait(work)
+
+    async def _run(self, job_id: str, queue: asyncio.Queue[Work]) -> None:
+        while not queue.empty():
+            work = queue.get_nowait()
+            try:
+                await work()
+            except Exception as error:
+                _log.error("publication failed", job=job_id, exc_info=error)
+        del self._queues[job_id]
+
+    async def _ready(self, lease: Lease, rendition: encoder.EncodedRendition) -> None:
+        job = await self._store.job(lease.job_id)
+        try:
+            await self._publish(job, rendition, last=False)
+        except KinoError as error:
+            # The result of the task brings the same segments again; then it counts.
+            _log.warning("early publication refused", task=lease.task, reason=error.reason)
+        self._signals.changed(job.job_id)
+
+    async def _done(self, lease: Lease) -> None:
+        job, task = await self._store.job(lease.job_id), await self._store.task(lease.job_id, lease.task_id)
+        if task.state is not TaskState.PUBLISHING:
+            return
+        try:
+            if task.kind is TaskKind.ENCODE_VIDEO:
+                renditions = list(encoder.EncodeVideoResult.FromString(task.result).renditions)
+            else:
+                renditions = [encoder.EncodeAudioResult.FromString(task.result).rendition]
+            published = [
+                await self._publish(job, rendition, last=task.kind is TaskKind.ENCODE_AUDIO)
+                for rendition in renditions
+            ]
+            if all(published):
+                await self._store.settle(job.job_id, task.task_id)
+        except Exception as error:
+            _log.error("publication refused", task=task.name, exc_info=error)
+            now = self._clock.now()
+            self.on_ended(
+                await self._store.fail_publication(job.job_id, task.task_id, failure_of_error(error), now)
+            )
+        self._signals.changed(job.job_id)
+
+    async def _publish(self, job: Job, rendition: encoder.EncodedRendition, *, last: bool) -> bool:
+        """Publish segments. False when the job ended before. Raises `KinoError` when they are refused."""
+        segments = iter(rendition.segments)
+        left = len(rendition.segments)
+        while batch := list(islice(segments, _BATCH)):
+            left -= len(batch)
+            request = catalog.PublishSegmentsRequest(
+                title=job.title,
+                job=job.name,
+                rendition_id=rendition.rendition_id,
+                init_object_key=rendition.init_object_key,
+                init_sha256=rendition.init_sha256,
+                codecs=rendition.codecs,
+                timescale=rendition.timescale,
+                segments=batch,
+                last=last and not left,
+            )
+            answer = await patiently(
+                partial(self._catalog.PublishSegments, request), partial(self._alive, job.job_id)
+            )
+            if answer is None:
+                return False
+            await self._note(job, rendition.rendition_id, request, answer)
+        return True
+
+    async def _note(
+        self,
+        job: Job,
+        rendition_id: str,
+        request: catalog.PublishSegmentsRequest,
+        answer: catalog.PublishSegmentsResponse,
+    ) -> None:
+        lost = set(answer.superseded_object_keys)
+        keys = {s.number: "" if s.object_key in lost else s.object_key for s in request.segments}
+        playable = self._clock.now() if answer.state in _PLAYABLE else None
+        await self._store.published(job.job_id, rendition_id, keys, playable)
+        for key in lost & {segment.object_key for segment in request.segments}:
+            await self._objects.delete(key)
+
+    async def _alive(self, job_id: str) -> bool:
+        return not (await self._store.job(job_id)).state.ended
+
+    async def _collect(self, job_id: str, keys: Sequence[str] | None) -> None:
+        """Delete the unpublished of `keys`, or of all the job's objects."""
+        job = await self._store.job(job_id)
+        prefix = job.output_prefix + "/"
+        published = await self._published(job)
+        found = [entry.key async for entry in self._objects.list(prefix)] if keys is None else list(keys)
+        orphans = [key for key in found if key.startswith(prefix) and key not in published]
+        for key in orphans:
+            await self._objects.delete(key)
+        if orphans:
+            _log.info("orphans deleted", job=job.name, count=len(orphans))
+
+    async def _published(self, job: Job) -> set[str]:
+        """Keys of the job's objects that the catalogue names; none when it names another job's or no title."""
+        try:
+            answer = await patiently(
+                partial(self._catalog.GetMedia, catalog.GetMediaRequest(title=job.title)), _always
+            )
+        except KinoError as error:
+            if error.code is Code.NOT_FOUND:
+                return set()
+            raise
+        if answer is None or answer.media.job != job.name:
+            return set()
+        keys = set()
+        for rendition in answer.media.renditions:
+            keys |= {rendition.init_object_key} | await self._segments(job.title, rendition.rendition_id)
+        return keys
+
+    async def _segments(self, title: str, rendition_id: str) -> set[str]:
+        keys: set[str] = set()
+        first = 0
+        while True:
+            request = catalog.ListSegmentsRequest(
+                title=title, rendition_id=rendition_id, first_segment=first, page_size=2000
+            )
+            page = await patiently(partial(self._catalog.ListSegments, request), _always)
+            if page is None:
+                return keys
+            keys |= {segment.object_key for segment in page.segments}
+            if not page.next_segment:
+                return keys
+            first = page.next_segment
+
+
+async def _always() -> bool:
+    return True

@@ -1,0 +1,87 @@
+"""Jobs: made, looked at, watched, cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+
+from services.runtime.clock import Clock
+from services.scheduler.dispatch import Dispatcher
+from services.scheduler.model import Attempt, Job, JobState, Task
+from services.scheduler.signals import Signals
+from services.scheduler.store import Counts, Ended, KnownWorker, Store
+
+#: How long a worker is listed after it was last heard of.
+WORKER_MEMORY = timedelta(hours=1)
+
+
+class Jobs:
+    """What can be done with jobs."""
+
+    def __init__(
+        self,
+        store: Store,
+        signals: Signals,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        start: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """`start` begins the workflow of a stored job, or goes on with it."""
+        self._store = store
+        self._signals = signals
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._start = start
+
+    async def create(self, job: Job) -> Job:
+        """Store a job and start it; the same job again when its id is known."""
+        stored = await self._store.create_job(job)
+        if not stored.state.ended:
+            await self._start(stored.job_id)
+        return stored
+
+    async def get(self, job_id: str) -> Job:
+        """Raises `JobNotFound`."""
+        return await self._store.job(job_id)
+
+    async def counts(self, job_id: str) -> Counts:
+        """How far a job is, from what is stored."""
+        return await self._store.counts(job_id)
+
+    async def newest(self, owner: str | None, after: str, limit: int) -> list[Job]:
+        """Newest first; of everybody when `owner` is None."""
+        return await self._store.jobs(owner, after, limit)
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a job; an ended one stays as it is."""
+        self.ended(await self._store.end_job(job_id, JobState.CANCELED, None, self._clock.now()))
+        self._signals.changed(job_id)
+        return await self._store.job(job_id)
+
+    def ended(self, ended: Ended) -> None:
+        """Stop the workers of a job that has ended."""
+        self._dispatcher.stop(ended.stopped, "the job has ended")
+
+    async def changes(self, job_id: str) -> AsyncIterator[Job]:
+        """The job now and after each change; ends after it has ended. The caller sets the pace."""
+        with self._signals.watching(job_id) as changed:
+            while True:
+                changed.clear()
+                job = await self._store.job(job_id)
+                yield job
+                if job.state.ended:
+                    return
+                await changed.wait()
+
+    async def explain(
+        self, job_id: str, after: Sequence[object], limit: int
+    ) -> list[tuple[Task, list[Attempt]]]:
+        """Tasks with their attempts, the troubled first."""
+        return await self._store.explain(job_id, after, limit)
+
+    async def workers(self) -> list[KnownWorker]:
+        """Workers heard of within the last hour."""
+        since = self._clock.now() - WORKER_MEMORY
+        connected = {s.worker_id for s in self._dispatcher.sessions() if s.connected}
+        everybody = await self._store.workers(since - timedelta(days=3650))
+        return [w for w in everybody if w.last_seen >= since or w.worker_id in connected]

@@ -1,0 +1,231 @@
+"""The domain in the words of the contract, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
+
+from kino.encoder.v1 import resources_pb2 as encoder
+from kino.media.v1 import media_pb2 as media
+from kino.preprocessor.v1 import resources_pb2 as preprocessor
+from kino.scheduler.v1 import resources_pb2 as scheduler
+from kino.scheduler.v1 import scheduler_pb2 as api
+from services.runtime.errors import Code, InvalidArgument, RemoteError
+from services.runtime.names import parse
+from services.runtime.status import status_of
+from services.scheduler import plan
+from services.scheduler.dispatch import Dispatcher, Held, Session
+from services.scheduler.model import LEASE, Attempt, Failure, Job, JobState, Lease, Task, TaskKind, TaskState
+from services.scheduler.store import Counts, KnownWorker
+
+JOB = "jobs/{job}"
+TASK = "jobs/{job}/tasks/{task}"
+
+_STATES = {
+    TaskState.WAITING: scheduler.TaskExplanation.STATE_WAITING,
+    TaskState.RUNNING: scheduler.TaskExplanation.STATE_RUNNING,
+    TaskState.PUBLISHING: scheduler.TaskExplanation.STATE_RUNNING,
+    TaskState.SUCCEEDED: scheduler.TaskExplanation.STATE_SUCCEEDED,
+    TaskState.FAILED: scheduler.TaskExplanation.STATE_FAILED,
+    TaskState.CANCELED: scheduler.TaskExplanation.STATE_CANCELED,
+}
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment on the wire."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def status_of_failure(failure: Failure) -> status_pb2.Status:
+    """A failure as `google.rpc.Status` with its `ErrorInfo`."""
+    return status_of(
+        RemoteError(
+            code=failure.code, reason=failure.reason, message=failure.message, metadata=failure.metadata
+        )
+    )
+
+
+def failure_of_status(status: status_pb2.Status) -> Failure:
+    """What a worker says went wrong."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+    code = Code(status.code) if status.code in Code._value2member_map_ else Code.UNKNOWN
+    return Failure(
+        code=code,
+        reason=info.reason or code.name,
+        message=status.message or "The worker gave no reason.",
+        metadata=dict(info.metadata),
+    )
+
+
+def job_id_of(name: str) -> str:
+    """The id in `jobs/{job}`."""
+    return parse(JOB, name)["job"]
+
+
+def lease_of(task: str, fence: int, worker: str) -> Lease:
+    """The lease a worker means. Raises `InvalidArgument`."""
+    names = parse(TASK, task, "task")
+    return Lease(job_id=names["job"], task_id=names["task"], fence=fence, worker=worker)
+
+
+def progress_of(
+    job: Job, counts: Counts, running: Mapping[str, Held]
+) -> tuple[float, list[scheduler.RenditionProgress]]:
+    """How far a job and each of its renditions is."""
+    ladder = media.Ladder.FromString(job.ladder)
+    total = max(job.frame_count, 1)
+    renditions = []
+    for video in ladder.videos:
+        need = plan.need_of(TaskKind.ENCODE_VIDEO, video.codec)
+        frames = counts.frames.get(need, 0) + _running_frames(video.codec, running)
+        share = min(frames / total, 1.0)
+        renditions += [_rendition(rung.rendition_id, counts, share) for rung in video.rungs]
+    for rung in ladder.audios:
+        published = counts.published.get(rung.rendition_id, 0)
+        holding = running.get(f"{plan.AUDIO_PREFIX}{rung.rendition_id}")
+        share = max(published / max(counts.planned, 1), holding.progress if holding else 0.0)
+        renditions.append(_rendition(rung.rendition_id, counts, min(share, 1.0)))
+    if job.state is JobState.SUCCEEDED:
+        for rendition in renditions:
+            rendition.progress = 1.0
+        return 1.0, renditions
+    overall = sum(rendition.progress for rendition in renditions) / len(renditions) if renditions else 0.0
+    return overall, renditions
+
+
+def _running_frames(codec: media.VideoCodec.ValueType, running: Mapping[str, Held]) -> float:
+    prefix = f"{plan.VIDEO_PREFIX}{plan.VIDEO_NAMES[codec]}-"
+    return sum(held.progress * held.frames for task_id, held in running.items() if task_id.startswith(prefix))
+
+
+def _rendition(rendition_id: str, counts: Counts, share: float) -> scheduler.RenditionProgress:
+    return scheduler.RenditionProgress(
+        rendition_id=rendition_id,
+        published_segment_count=counts.published.get(rendition_id, 0),
+        planned_segment_count=counts.planned,
+        progress=share,
+    )
+
+
+def job_message(job: Job, counts: Counts, running: Mapping[str, Held]) -> scheduler.Job:
+    """A job as its owner sees it."""
+    progress, renditions = progress_of(job, counts, running)
+    return scheduler.Job(
+        name=job.name,
+        title=job.title,
+        owner=job.owner,
+        state=scheduler.Job.State.Value(f"STATE_{job.state.value}"),
+        error=status_of_failure(job.failure) if job.failure and job.state is JobState.FAILED else None,
+        task_count=counts.tasks,
+        done_task_count=counts.done,
+        progress=progress,
+        renditions=renditions,
+        create_time=timestamp(job.create_time),
+        playable_time=timestamp(job.playable_time),
+        end_time=timestamp(job.end_time),
+        report=preprocessor.ProbeResult.FromString(job.probe).report if job.probe else None,
+        highlights=scheduler.Job.FromString(job.highlights).highlights,
+    )
+
+
+def task_message(task: Task, job: Job) -> scheduler.Task:
+    """A task as a worker gets it."""
+    message = scheduler.Task(name=task.name, fence=task.fence, attempt=task.attempt)
+    message.lease_duration.FromTimedelta(LEASE)
+    getattr(message, task.kind.value.lower()).MergeFromString(plan.complete_spec(task, job))
+    return message
+
+
+def explanation(
+    task: Task, attempts: list[Attempt], dispatcher: Dispatcher, now: datetime
+) -> scheduler.TaskExplanation:
+    """A task with its history."""
+    holding = dispatcher.running(task.job_id).get(task.task_id)
+    return scheduler.TaskExplanation(
+        task=task.name,
+        summary=task.summary,
+        kind=encoder.TaskKind.Value(f"TASK_KIND_{task.kind.value}"),
+        priority=task.priority,
+        state=_STATES[task.state],
+        attempts=[attempt_message(attempt, holding) for attempt in attempts],
+        next_step=next_step(task, holding, dispatcher, now),
+    )
+
+
+def attempt_message(attempt: Attempt, holding: Held | None) -> scheduler.Attempt:
+    """One try; a running one with the progress last heard."""
+    live = holding is not None and holding.lease.fence == attempt.fence
+    return scheduler.Attempt(
+        attempt=attempt.attempt,
+        worker=f"workers/{attempt.worker}",
+        start_time=timestamp(attempt.start_time),
+        end_time=timestamp(attempt.end_time),
+        command=attempt.command,
+        stderr_lines=attempt.stderr_lines,
+        error=status_of_failure(attempt.failure) if attempt.failure else None,
+        progress=holding.progress if live and holding else attempt.progress,
+    )
+
+
+def next_step(task: Task, holding: Held | None, dispatcher: Dispatcher, now: datetime) -> str:
+    """What happens next and when, in words."""
+    if task.state is TaskState.WAITING:
+        able = [s for s in dispatcher.sessions() if s.connected and task.need in s.needs]
+        if task.not_before is not None and task.not_before > now:
+            seconds = (task.not_before - now).total_seconds()
+            return f"Tried again in {seconds:.0f} s (attempt {task.attempt + 1})."
+        if not able:
+            return f"Waits for a worker that can {plan.need_in_words(task.need)}: none is connected."
+        return f"Goes to the next free slot of {len(able)} workers that can {plan.need_in_words(task.need)}."
+    if task.state is TaskState.RUNNING:
+        left = dispatcher.lease_left(holding) if holding else LEASE.total_seconds()
+        return f"Runs on workers/{task.worker}; given to another one if nothing is heard for {left:.0f} s."
+    if task.state is TaskState.PUBLISHING:
+        return "Done; its segments are being published."
+    ends = {
+        TaskState.SUCCEEDED: "Nothing: it is done.",
+        TaskState.FAILED: "Nothing: it was given up, and its job with it.",
+        TaskState.CANCELED: "Nothing: its job has ended.",
+    }
+    return ends[task.state]
+
+
+def worker_message(known: KnownWorker, session: Session | None) -> scheduler.Worker:
+    """A worker as operators see it."""
+    seen = max(known.last_seen, session.last_seen) if session else known.last_seen
+    return scheduler.Worker(
+        name=f"workers/{known.worker_id}",
+        capabilities=encoder.Capabilities.FromString(known.capabilities),
+        slot_count=known.slot_count,
+        tasks=sorted(held.lease.task for held in session.held.values()) if session else [],
+        connected=session.connected if session else False,
+        last_seen_time=timestamp(seen),
+    )
+
+
+def result_of(done: api.TaskDone) -> plan.Result:
+    """What came out of a task. Raises `InvalidArgument` when nothing did."""
+    kind = done.WhichOneof("result")
+    if kind is None:
+        raise InvalidArgument("done.result", "is missing")
+    result: plan.Result = getattr(done, kind)
+    return result
+
+
+def keys_of(result: plan.Result) -> list[str]:
+    """The objects a result names, without init segments, which attempts share."""
+    if isinstance(result, encoder.EncodeVideoResult):
+        return [segment.object_key for rendition in result.renditions for segment in rendition.segments]
+    if isinstance(result, encoder.EncodeAudioResult):
+        return [segment.object_key for segment in result.rendition.segments]
+    return []

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from kino.media.v1 import media_pb2 as media
+from kino.preprocessor.v1 import resources_pb2 as source
+from kino.scheduler.v1 import resources_pb2 as scheduler
+from kino.scheduler.v1 import scheduler_pb2 as api
+from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
+
+from services.runtime.app import Running
+from services.runtime.testing import channel_of, service_token, serving, user_token
+from services.scheduler.bootstrap import build
+from tests.integration.scheduler.fakes import (
+    Catalog,
+    Preprocessor,
+    Refused,
+    Worker,
+    catalog_build,
+    preprocessor_build,
+)
+
+TITLE = "titles/film"
+OWNER = "users/ann"
+
+
+@dataclass(kw_only=True)
+class World:
+    process: Running
+    catalog: Catalog
+    channel: Any
+    stub: SchedulerServiceStub
+
+    def worker(self, **options: Any) -> Worker:
+        return Worker(channel=self.channel, objects=self.process.context.objects, **options)
+
+    async def create(self, job_id: str = "j1", title: str = TITLE, **options: Any) -> scheduler.Job:
+        request = api.CreateJobRequest(
+            job_id=job_id,
+            title=title,
+            owner=OWNER,
+            source=source.Source(object_key="sources/u1", size_bytes=10, sha256=bytes(32)),
+            **options,
+        )
+        return (await self.stub.CreateJob(request)).job
+
+    async def end_of(self, job_id: str = "j1") -> scheduler.Job:
+        job = scheduler.Job()
+        async for answer in self.stub.WatchJob(api.WatchJobRequest(name=f"jobs/{job_id}")):
+            job = answer.job
+        return job
+
+    async def explain(self, job_id: str = "j1") -> list[scheduler.TaskExplanation]:
+        return list((await self.stub.ExplainJob(api.ExplainJobRequest(name=f"jobs/{job_id}"))).tasks)
+
+
+@asynccontextmanager
+async def world(folder: Path, catalog: Catalog | None = None) -> AsyncIterator[World]:
+    catalog = catalog or Catalog()
+    parts = {"catalog": catalog_build(catalog), "preprocessor": preprocessor_build(Preprocessor()), "scheduler": build}
+    async with serving(folder, **parts) as process, channel_of(process, service_token(process, "test")) as channel:
+        yield World(process=process, catalog=catalog, channel=channel, stub=SchedulerServiceStub(channel))
+
+
+@asynccontextmanager
+async def working(*workers: Worker) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def objects_of(process: Running) -> list[str]:
+    return [entry.key async for entry in process.context.objects.list("media/")]
+
+
+async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        worker = w.worker(seconds=40)
+        async with working(worker):
+            await w.create()
+            job = await w.end_of()
+        assert job.state == scheduler.Job.STATE_SUCCEEDED
+        assert (job.progress, job.task_count, job.done_task_count) == (1.0, 20, 20)
+        whole = list(range(8))
+        renditions = ("h264-720", "h264-480", "av1-480", "aac-128-und-0")
+        assert w.catalog.numbers(TITLE) == dict.fromkeys(renditions, whole)
+        assert sorted(p[:2] for p in w.catalog.publications) == sorted((r, n) for r in renditions for n in whole)
+        assert job.renditions == [
+            scheduler.RenditionProgress(
+                rendition_id=r, published_segment_count=8, planned_segment_count=8, progress=1.0
+            )
+            for r in renditions
+        ]
+        assert job.HasField("playable_time")
+        assert job.report.container == "mov"
+        assert worker.most_at_once <= 2
+        timeline = w.catalog.media[TITLE].timeline
+        assert (list(timeline.segment_start_ticks), timeline.planned) == (list(range(0, 1000, 125)), True)
+
+
+async def test_the_opening_then_highlights_then_h264_then_av1_are_handed_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        worker = w.worker(seconds=40, slots=1)
+        given = media.Highlight(start_offset=Duration(seconds=31), end_offset=Duration(seconds=32))
+        await w.create(highlights=[given])
+        async with working(worker):
+            await w.end_of()
+        ids = [task.name.rpartition("/")[2] for task in worker.taken]
+        assert ids[:2] == ["probe", "analyze-00000"]
+        rest = [i for i in ids if i.startswith("video") and i[-6:] not in ("000000", "000001")]
+        assert rest == [
+            "video-h264-000006",
+            "video-av1-000006",
+            *[f"video-h264-{n:06d}" for n in (2, 3, 4, 5, 7)],
+            *[f"video-av1-{n:06d}" for n in (2, 3, 4, 5, 7)],
+        ]
+
+
+async def test_a_poison_chunk_fails_its_job_in_words_and_another_job_goes_on(tmp_path: Path) -> None:
+    async def script(worker: Worker, task: scheduler.Task) -> Any:
+        if task.name == "jobs/bad/tasks/video-h264-000003":
+            raise Refused(3, "The picture at 15.2 s cannot be decoded.")
+        return await worker.result(task)
+
+    async with world(tmp_path) as w:
+        await w.create("bad", "titles/bad")
+        await w.create("good", "titles/good")
+        async with working(w.worker(script=script)):
+            bad, good = await asyncio.gather(w.end_of("bad"), w.end_of("good"))
+        assert good.state == scheduler.Job.STATE_SUCCEEDED
+        assert bad.state == scheduler.Job.STATE_FAILED
+        assert bad.error.message == (
+            "Encoding 0:15.0 to 0:20.0 (chunk 3) in H.264 failed after 1 attempt: "
+            "The picture at 15.2 s cannot be decoded."
+        )
+        first = (await w.explain("bad"))[0]
+        assert (first.state, first.attempts[0].command, list(first.attempts[0].stderr_lines)) == (
+            scheduler.TaskExplanation.STATE_FAILED,
+            "ffmpeg -i x",
+            ["bad"],
+        )
+
+
+async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_published(tmp_path: Path) -> None:
+    hanging = asyncio.Event()
+
+    async def script(worker: Worker, task: scheduler.Task) -> Any:
+        result = await worker.result(task)
+        if task.name.endswith("video-h264-000004"):
+            hanging.set()
+            await asyncio.Event().wait()
+        return result
+
+    async with world(tmp_path) as w:
+        worker = w.worker(script=script)
+        async with working(worker):
+            await w.create()
+            await hanging.wait()
+            await w.stub.CancelJob(api.CancelJobRequest(name="jobs/j1"))
+            job = await w.end_of()
+            again = (await w.stub.CancelJob(api.CancelJobRequest(name="jobs/j1"))).job
+            await until(lambda: TITLE in w.catalog.failures)
+            await closed(w)
+        assert (job.state, again.state) == (scheduler.Job.STATE_CANCELED, scheduler.Job.STATE_CANCELED)
+        assert "jobs/j1/tasks/video-h264-000004" in worker.stopped
+        published = {key for _, _, key in w.catalog.publications}
+        inits = {r.init_object_key for r in w.catalog.media[TITLE].renditions if r.init_object_key}
+        assert set(await objects_of(w.process)) == published | inits
+
+
+async def until(holds: Any) -> None:
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
+async def closed(w: World) -> None:
+    from services.scheduler.store_sql import SqlStore
+
+    store = SqlStore(w.process.context.database("scheduler"))
+    while await store.unfinished_jobs():
+        await asyncio.sleep(0.01)
+
+
+async def test_a_repeated_create_answers_the_same_job(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first, second = await w.create(), await w.create()
+        assert (second.name, second.create_time) == (first.name, first.create_time)
+        listed = await w.stub.ListJobs(api.ListJobsRequest())
+        assert [job.name for job in listed.jobs] == ["jobs/j1"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_results_wait_for_a_catalogue_that_is_down(tmp_path: Path, restart: bool) -> None:
+    catalog = Catalog()
+    catalog.down = True
+    async with world(tmp_path, catalog) as w:
+        worker = w.worker()
+        async with working(worker):
+            await w.create()
+            await until(lambda: len(worker.settled) == 20)
+            assert catalog.publications == []
+            if not restart:
+                catalog.down = False
+                assert (await w.end_of()).state == scheduler.Job.STATE_SUCCEEDED
+    if restart:
+        catalog.down = False
+        async with world(tmp_path, catalog) as w:
+            assert (await w.end_of()).state == scheduler.Job.STATE_SUCCEEDED
+    assert len(catalog.publications) == 32
+
+
+async def test_only_owner_and_operator_see_a_job(tmp_path: Path) -> None:
+    import grpc
+
+    async with world(tmp_path) as w:
+        await w.create()
+        seen = {}
+        for user, role in (("users/ann", "publisher"), ("users/bob", "publisher"), ("users/op", "operator")):
+            async with channel_of(w.process, user_token(w.process, user, role)) as channel:
+                stub = SchedulerServiceStub(channel)
+                try:
+                    await stub.GetJob(api.GetJobRequest(name="jobs/j1"))
+                    seen[user] = grpc.StatusCode.OK
+                except grpc.aio.AioRpcError as error:
+                    seen[user] = error.code()
+                seen[user] = (seen[user], len((await stub.ListJobs(api.ListJobsRequest())).jobs))
+        assert seen == {
+            "users/ann": (grpc.StatusCode.OK, 1),
+            "users/bob": (grpc.StatusCode.PERMISSION_DENIED, 0),
+            "users/op": (grpc.StatusCode.OK, 1),
+        }
