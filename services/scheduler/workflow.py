@@ -127,10 +127,14 @@ class WorkflowEngine:
 
 def _end(loop: asyncio.AbstractEventLoop) -> None:
     """Take what stands still on the loop apart; the engine is gone, so that nothing of it is recorded."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    async def cancel() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    loop.run_until_complete(cancel())
     loop.close()
 
 
