@@ -64,6 +64,16 @@ class Output:
             self.err.print(text)
 
 
+class Mute(Output):
+    """Says nothing, for programs that print one result of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(as_json=True)
+
+    def json(self, value: Any) -> None:
+        """Nothing."""
+
+
 def as_dict(message: Message) -> dict[str, Any]:
     """A message with the contract's field names."""
     value: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)

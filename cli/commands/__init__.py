@@ -8,7 +8,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add every command."""
     # Imported here, so that importing a command module alone stays possible: they need `cli.main`.
-    from cli.commands import account, billing, ingest, jobs, library, play, suite
+    from cli.commands import account, bench, billing, demo, doctor, ingest, jobs, library, plan, play, suite
 
-    for module in (suite, account, ingest, play, library, billing, jobs):
+    for module in (suite, account, ingest, play, library, billing, jobs, demo, doctor, plan, bench):
         module.register(app)

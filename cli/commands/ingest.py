@@ -48,7 +48,7 @@ def ingest(
     async def work() -> None:
         async with connect(state.url) as kino:
             started = time.monotonic()
-            done = await _upload(kino, file, new, highlights, state.output)
+            done = await upload_with_progress(kino, file, new, highlights, state.output)
             facts: dict[str, object] = {"title": done.title, "upload": done.name, "job": done.job}
             if watch:
                 job = await watch_job(kino, done.job, state.output)
@@ -61,7 +61,7 @@ def ingest(
     run(work)
 
 
-async def _upload(
+async def upload_with_progress(
     kino: Kino, file: Path, title: catalog.Title, highlights: list[media_pb2.Highlight], output: Output
 ) -> ingest_resources.Upload:
     columns = (TextColumn("upload"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
