@@ -117,6 +117,7 @@ class SourceVideo(_message.Message):
     TIME_BASE_FIELD_NUMBER: _builtins.int
     FIRST_PTS_FIELD_NUMBER: _builtins.int
     CONTAINER_START_US_FIELD_NUMBER: _builtins.int
+    DECODE_DELAY_TICKS_FIELD_NUMBER: _builtins.int
     stream_index: _builtins.int
     """Index of the stream in the container."""
     codec: _builtins.str
@@ -143,6 +144,10 @@ class SourceVideo(_message.Message):
     """Presentation time of the first presented frame on the container's clock, in ticks of `time_base`."""
     container_start_us: _builtins.int
     """First time stamp of the container, in microseconds (what a seek counts from)."""
+    decode_delay_ticks: _builtins.int
+    """The longest that two consecutive frames last together, in ticks of the timeline: the decode delay that every
+    rendition with reordered pictures has, the same in all its segments.
+    """
     @_builtins.property
     def frame_rate(self) -> _media_pb2.Rational:
         """Nominal frames per second."""
@@ -169,10 +174,11 @@ class SourceVideo(_message.Message):
         time_base: _media_pb2.Rational | None = ...,
         first_pts: _builtins.int = ...,
         container_start_us: _builtins.int = ...,
+        decode_delay_ticks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "time_base", b"time_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "container_start_us", b"container_start_us", "display_height", b"display_height", "display_width", b"display_width", "first_pts", b"first_pts", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "interlaced", b"interlaced", "pixel_format", b"pixel_format", "rotation_degrees", b"rotation_degrees", "stream_index", b"stream_index", "time_base", b"time_base", "variable_frame_rate", b"variable_frame_rate", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "container_start_us", b"container_start_us", "decode_delay_ticks", b"decode_delay_ticks", "display_height", b"display_height", "display_width", b"display_width", "first_pts", b"first_pts", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "interlaced", b"interlaced", "pixel_format", b"pixel_format", "rotation_degrees", b"rotation_degrees", "stream_index", b"stream_index", "time_base", b"time_base", "variable_frame_rate", b"variable_frame_rate", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

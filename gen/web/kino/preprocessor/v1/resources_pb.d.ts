@@ -204,6 +204,14 @@ export declare type SourceVideo = Message<"kino.preprocessor.v1.SourceVideo"> & 
    * @generated from field: int64 container_start_us = 15;
    */
   containerStartUs: bigint;
+
+  /**
+   * The longest that two consecutive frames last together, in ticks of the timeline: the decode delay that every
+   * rendition with reordered pictures has, the same in all its segments.
+   *
+   * @generated from field: int64 decode_delay_ticks = 16;
+   */
+  decodeDelayTicks: bigint;
 };
 
 /**
