@@ -1,0 +1,12 @@
+import { render } from "preact";
+import "./lib/theme";
+import "./styles/base.css";
+import "./styles/parts.css";
+import "./styles/player.css";
+import { App } from "./app";
+import { sendUnsentReports } from "./player/playback";
+import { followSession } from "./state";
+
+followSession();
+void sendUnsentReports();
+render(<App />, document.getElementById("app")!);
