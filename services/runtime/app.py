@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from services.runtime.sql import Database
 
 _log = logger("app")
+_MIN_RESTART_WAIT_S = 0.5
 _MAX_RESTART_WAIT_S = 30.0
 
 
@@ -163,13 +165,16 @@ def _start(app: ServiceApp, work: Callable[[], Awaitable[None]]) -> asyncio.Task
 
 
 async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` again when it fails, waiting longer each time."""
-    wait_s = 0.5
+    """Run `work` again when it fails, waiting longer each time it fails soon."""
+    wait_s = _MIN_RESTART_WAIT_S
     while True:
+        started = time.monotonic()
         try:
             await work()
             return
         except Exception as error:
+            if time.monotonic() - started > _MAX_RESTART_WAIT_S:
+                wait_s = _MIN_RESTART_WAIT_S
             _log.error("background work failed", service=name, retry_s=wait_s, exc_info=error)
         await asyncio.sleep(wait_s * random.uniform(0.5, 1))
         wait_s = min(wait_s * 2, _MAX_RESTART_WAIT_S)

@@ -83,6 +83,10 @@ class KinoError(Exception):
         self.message: str = template.format_map(self.details)
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the class with the finished sentence; workflow engines pickle what a step raised.
+        return _restored, (type(self), self.args, self.__dict__)
+
     @property
     def metadata(self) -> dict[str, str]:
         """The details as strings, for `ErrorInfo.metadata`."""
@@ -98,6 +102,12 @@ class KinoError(Exception):
         """After how many milliseconds a retry makes sense; None when unknown or never."""
         value = self.details.get("retry_after_ms")
         return int(value) if isinstance(value, int) else None
+
+
+def _restored(cls: type[KinoError], args: tuple[object, ...], state: dict[str, object]) -> KinoError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
 
 
 def _template(cls: type[KinoError]) -> str:

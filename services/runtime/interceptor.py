@@ -120,18 +120,19 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         active = metrics.ACTIVE_CALLS.labels(method.service, method.name)
         active.inc()
         code = grpc.StatusCode.OK
+        deadline = asyncio.timeout(self._limit(method, context))
         try:
-            async with asyncio.timeout(self._limit(method, context)):
+            async with deadline:
                 set_principal(self._authenticate(metadata, method.access))
                 yield
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.AbortError:
-            code = context.code()
+            code = _CODES[context.code()]
             raise
         except Exception as error:
-            status = status_of(_typed(error, method))
+            status = status_of(DeadlineExceeded() if deadline.expired() else _typed(error, method))
             code = _CODES[status.code]
             await context.abort(
                 code, status.message, trailing_metadata=((DETAILS_KEY, status.SerializeToString()),)
@@ -191,8 +192,6 @@ def _typed(error: Exception, method: _Method) -> KinoError:
     """The error to answer with; an unforeseen one is logged whole and answered with its entry's id."""
     if isinstance(error, KinoError):
         return error
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded()
     if isinstance(error, grpc.aio.AioRpcError) and (passed := forwarded(error)) is not None:
         return passed
     incident = new_id()

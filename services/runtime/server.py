@@ -41,6 +41,10 @@ SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
+#: Calls a process holds at once, streams included; more are answered RESOURCE_EXHAUSTED.
+MAX_CALLS = 8192
+
+
 class PortInUse(FailedPrecondition):
     """The address {address} is in use: stop what listens there, or set KINO_GRPC_PORT to another port."""
 
@@ -54,7 +58,9 @@ class GrpcServer:
     def __init__(self, bind: str, port: int, verifier: TokenVerifier, *, unary_deadline_s: float) -> None:
         """Port 0 picks a free one. Raises `PortInUse`. Needs a running event loop."""
         self.inner = grpc.aio.server(
-            interceptors=[RpcInterceptor(verifier, unary_deadline_s=unary_deadline_s)], options=SERVER_OPTIONS
+            interceptors=[RpcInterceptor(verifier, unary_deadline_s=unary_deadline_s)],
+            options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=MAX_CALLS,
         )
         host = f"[{bind}]" if ":" in bind else bind
         try:

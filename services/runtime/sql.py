@@ -26,7 +26,8 @@ from services.runtime.errors import FailedPrecondition, OutcomeUnknown, Resource
 
 T = TypeVar("T")
 
-_ATTEMPTS = 6
+_ATTEMPTS = 10
+_MAX_PAUSE_S = 0.5
 _READERS = 4
 _BUSY_TIMEOUT_MS = 5_000
 #: serialization_failure and deadlock_detected (PostgreSQL, appendix A): the transaction left nothing behind.
@@ -152,7 +153,7 @@ def _prepare_sqlite(engine: Engine, *, begin: str, read_only: bool) -> None:
 def _transact(engine: Engine, fn: Callable[[Connection], T]) -> T:
     for attempt in range(_ATTEMPTS):
         if attempt:
-            time.sleep(random.uniform(0, 0.01 * 2**attempt))
+            time.sleep(random.uniform(0, min(0.01 * 2**attempt, _MAX_PAUSE_S)))
         try:
             return _once(engine, fn)
         except Retry:

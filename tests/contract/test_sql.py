@@ -135,7 +135,7 @@ async def test_endless_conflicts_end_as_unavailable(db: Database) -> None:
 
     with pytest.raises(DatabaseUnavailable) as caught:
         await db.write(conflicting)
-    assert (len(runs), caught.value.retry_after_ms) == (6, 1_000)
+    assert (len(runs), caught.value.retry_after_ms) == (10, 1_000)
 
 
 async def test_a_lost_reply_to_commit_is_unknown_and_not_repeated(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import pytest
@@ -97,6 +98,31 @@ def test_every_error_of_the_runtime_has_a_sentence_and_a_reason() -> None:
         assert cls.__doc__, cls
         assert cls.reason.isupper(), cls
         assert cls.reason.replace("_", "").isalnum(), cls
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TitleNotPlayable(title="titles/x", state="PROCESSING"),
+        Unavailable(250),
+        ValidationFailed((Violation(field="a", description="b"),)),
+        RemoteError(code=Code.ABORTED, reason="R", message="m", metadata={"k": "v"}, retry_after_ms=5),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_pickling(error: KinoError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.code, copy.reason) == (
+        type(error),
+        str(error),
+        error.code,
+        error.reason,
+    )
+    assert (copy.metadata, copy.violations, copy.retry_after_ms) == (
+        error.metadata,
+        error.violations,
+        error.retry_after_ms,
+    )
 
 
 def test_codes_are_the_wire_numbers_of_grpc() -> None:

@@ -126,6 +126,25 @@ async def test_an_unforeseen_error_shows_an_incident_and_nothing_else(
     assert isinstance(incident["exc_info"], ValueError)
 
 
+async def test_a_time_out_inside_a_handler_is_not_the_calls_deadline(
+    stub: ProbeStub, handler: Handler
+) -> None:
+    async def fail(request: Any, context: Any) -> Any:
+        raise TimeoutError
+
+    handler.answer_with = fail
+    assert (await refused(stub.Public(Note()))).reason == "INTERNAL"
+
+
+async def test_a_handler_may_abort_by_itself(stub: ProbeStub, handler: Handler) -> None:
+    async def abort(request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.ABORTED, "by hand")
+
+    handler.answer_with = abort
+    error = await refused(stub.Public(Note()))
+    assert (error.code, error.reason, error.message) == (Code.ABORTED, "ABORTED", "by hand")
+
+
 async def test_a_cancelled_call_ends_the_handler_at_once(stub: ProbeStub, handler: Handler) -> None:
     entered, left = asyncio.Event(), asyncio.Event()
 
