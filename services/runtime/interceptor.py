@@ -129,7 +129,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.AbortError:
-            code = _CODES[context.code()]
+            code = context.code()
             raise
         except Exception as error:
             status = status_of(DeadlineExceeded() if deadline.expired() else _typed(error, method))

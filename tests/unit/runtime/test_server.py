@@ -317,14 +317,18 @@ async def test_a_request_id_is_taken_from_the_client_or_made(stub: ProbeStub, ha
     assert seen[1] not in (None, "", "from-gateway")
 
 
-async def test_calls_are_counted_by_their_code(stub: ProbeStub, handler: Handler) -> None:
+@pytest.mark.parametrize("how", ["raised", "aborted by hand", "unforeseen"])
+async def test_calls_are_counted_by_their_code(how: str, stub: ProbeStub, handler: Handler) -> None:
     async def fail(request: Any, context: Any) -> Any:
-        raise NotFound("titles/x")
+        if how == "aborted by hand":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "by hand")
+        raise NotFound("titles/x") if how == "raised" else LookupError
 
     def count() -> float:
-        labels = {"rpc_service": SERVICE, "rpc_method": "Public", "rpc_grpc_status_code": "NOT_FOUND"}
+        labels = {"rpc_service": SERVICE, "rpc_method": "Public", "rpc_grpc_status_code": code}
         return metrics.REGISTRY.get_sample_value("rpc_server_call_duration_seconds_count", labels) or 0
 
+    code = "INTERNAL" if how == "unforeseen" else "NOT_FOUND"
     handler.answer_with = fail
     before = count()
     await refused(stub.Public(Note()))
