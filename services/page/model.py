@@ -42,7 +42,7 @@ _POLICY = "; ".join(
         "worker-src 'self' blob:",
         "manifest-src 'self'",
         "base-uri 'none'",
-        "form-action 'none'",
+        "form-action 'self'",
         "frame-ancestors 'none'",
     )
 )
