@@ -61,7 +61,7 @@ class Output:
     def say(self, text: str) -> None:
         """A line for people, on stderr; nothing for programs."""
         if not self.as_json:
-            self.err.print(text)
+            self.err.print(text, soft_wrap=True)
 
 
 class Mute(Output):
