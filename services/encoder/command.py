@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from services.encoder.model import AudioCodec, AudioRung, Chunk, SourceClock, VideoCodec, VideoRung
+from services.media.containers import RUN_UP_SECONDS
 from services.media.sandbox import INPUT_FLAGS, ffmpeg
-
-#: How much earlier a seek goes where the container has no index of its pictures.
-RUN_UP_SECONDS = 12
 
 
 def _global_flags() -> list[str]:

@@ -1,8 +1,9 @@
-"""Runs the encoder's commands shut in and packages what they make."""
+"""The engine: runs the encoder's commands shut in and packages what they make."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,21 @@ from services.encoder.package import AudioPackager, package_video
 from services.media import sandbox
 from services.media.errors import PackagingMismatch
 
-#: Segments larger than this are no segments.
+#: Encoded chunks larger than this are none.
 MAX_ENCODED_BYTES = 512 << 20
 
 
+def _unheard(share: float) -> None:
+    """The report that nobody wants."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How children are run."""
+class FfmpegEngine:
+    """Encodes with FFmpeg in the sandbox; see `usecases.Engine`.
+
+    Leaves no file behind, also when cancelled. Raises the errors of `sandbox.run`, and `PackagingMismatch` when
+    what came out is not exactly what was asked for.
+    """
 
     #: Parent of the scratch folders; None: the system's.
     scratch_root: Path | None = None
@@ -29,80 +38,73 @@ class Settings:
     #: Run even where the network cannot be shut off.
     allow_network: bool = False
 
+    async def video(
+        self,
+        source: Path,
+        chunk: Chunk,
+        clock: SourceClock,
+        codec: VideoCodec,
+        rungs: Sequence[VideoRung],
+        *,
+        interlaced: bool = False,
+        report: Callable[[float], None] = _unheard,
+    ) -> tuple[list[Rendition], str]:
+        """One segment in each rung, and the command that made them, quoted for a shell."""
+        argv = video_command(chunk, clock, codec, rungs, interlaced=interlaced)
+        with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=self.scratch_root) as scratch:
+            folder = Path(scratch)
+            command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=self.limits)
+            counter = sandbox.FrameCounter(chunk.frame_count, report)
+            await sandbox.run(command, counter.feed, allow_network=self.allow_network)
+            made = await asyncio.to_thread(_package_all, folder, chunk, codec, rungs)
+        return made, command.shell()
 
-async def encode_video(
-    source: Path,
-    chunk: Chunk,
-    clock: SourceClock,
-    codec: VideoCodec,
-    rungs: Sequence[VideoRung],
-    *,
-    interlaced: bool = False,
-    report: Callable[[int, int], None] = lambda done, total: None,
-    settings: Settings | None = None,
-) -> tuple[list[Rendition], str]:
-    """One segment in each rung, and the command that made them, quoted for a shell.
+    async def audio(
+        self,
+        source: Path,
+        rung: AudioRung,
+        clock: SourceClock,
+        grid: Sequence[Fraction],
+        end: Fraction,
+        *,
+        ready: Callable[[Rendition], None],
+        report: Callable[[float], None] = _unheard,
+    ) -> tuple[Rendition, str]:
+        """A whole sound track, cut at `grid` (seconds from the timeline's zero) up to `end`.
 
-    `report` hears frames done and in all. Leaves no file behind, also when cancelled. Raises the errors of
-    `sandbox.run` and `PackagingMismatch`.
-    """
-    settings = settings or Settings()
-    argv = video_command(chunk, clock, codec, rungs, interlaced=interlaced)
-    with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=settings.scratch_root) as scratch:
-        folder = Path(scratch)
-        command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=settings.limits)
-        counter = sandbox.FrameCounter(chunk.frame_count, report)
-        await sandbox.run(command, counter.feed, allow_network=settings.allow_network)
-        made = await asyncio.to_thread(_package_all, folder, chunk, rungs)
-    return made, command.shell()
+        `ready` gets segments as soon as they are whole, as a rendition that holds only the new ones; the result
+        holds all of them.
+        """
+        rate = rung.sample_rate_hz
+        total = math.ceil(end * rate)
+        packager = AudioPackager(rung, [point * rate for point in grid], end * rate)
+        everything: list[Segment] = []
+
+        def feed(piece: bytes) -> bool:
+            publish(packager.feed(piece))
+            report(min(packager.done_samples / total, 1.0))
+            return True
+
+        def publish(segments: list[Segment]) -> None:
+            if segments:
+                everything.extend(segments)
+                ready(packager.rendition(segments))
+
+        with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=self.scratch_root) as scratch:
+            argv = audio_command(rung, clock, total)
+            command = sandbox.Command(argv=argv, source=source, scratch=Path(scratch), limits=self.limits)
+            await sandbox.run(command, feed, allow_network=self.allow_network)
+        publish(packager.finish())
+        return packager.rendition(everything), command.shell()
 
 
-def _package_all(folder: Path, chunk: Chunk, rungs: Sequence[VideoRung]) -> list[Rendition]:
+def _package_all(
+    folder: Path, chunk: Chunk, codec: VideoCodec, rungs: Sequence[VideoRung]
+) -> list[Rendition]:
     made = []
     for index, rung in enumerate(rungs):
         path = folder / f"{index}.mp4"
         if not path.exists() or path.stat().st_size == 0:
             raise PackagingMismatch(problem=f"the encoder wrote nothing for chunk {chunk.number}")
-        made.append(package_video(chunk, rung.rendition_id, path.read_bytes()))
+        made.append(package_video(chunk, codec, rung.rendition_id, path.read_bytes()))
     return made
-
-
-async def encode_audio(
-    source: Path,
-    rung: AudioRung,
-    clock: SourceClock,
-    grid: Sequence[Fraction],
-    end: Fraction,
-    *,
-    ready: Callable[[Rendition], None],
-    report: Callable[[int, int], None] = lambda done, total: None,
-    settings: Settings | None = None,
-) -> tuple[Rendition, str]:
-    """A whole sound track, cut at `grid` (seconds from the timeline's zero) up to `end`.
-
-    `ready` gets segments as soon as they are whole, as a rendition that holds only the new ones; the result
-    holds all of them. Raises the errors of `sandbox.run` and `PackagingMismatch`.
-    """
-    settings = settings or Settings()
-    rate = rung.sample_rate_hz
-    total = -int(-end * rate // 1)
-    packager = AudioPackager(rung, [point * rate for point in grid], end * rate)
-    everything: list[Segment] = []
-
-    def feed(piece: bytes) -> bool:
-        publish(packager.feed(piece))
-        report(min(packager.done_samples, total), total)
-        return True
-
-    def publish(segments: list[Segment]) -> None:
-        if segments:
-            everything.extend(segments)
-            ready(packager.rendition(segments))
-
-    with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=settings.scratch_root) as scratch:
-        command = sandbox.Command(
-            argv=audio_command(rung, clock, total), source=source, scratch=Path(scratch), limits=settings.limits
-        )
-        await sandbox.run(command, feed, allow_network=settings.allow_network)
-    publish(packager.finish())
-    return packager.rendition(everything), command.shell()

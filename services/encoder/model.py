@@ -21,6 +21,11 @@ class VideoCodec(enum.StrEnum):
     H264 = "h264"
     AV1 = "av1"
 
+    @property
+    def reorders(self) -> bool:
+        """Whether pictures may be coded in another order than shown; AV1 hides that inside its temporal units."""
+        return self is VideoCodec.H264
+
 
 class AudioCodec(enum.StrEnum):
     """How sound is coded; the value begins the rendition's id."""

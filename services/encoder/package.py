@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
-from services.encoder.model import AudioRung, Chunk, Rendition, Segment
+from services.encoder.model import AudioRung, Chunk, Rendition, Segment, VideoCodec
 from services.media import bmff, cmaf
 from services.media.cmaf import AUDIO_TRACK_ID, VIDEO_TRACK_ID, Sample
 from services.media.errors import PackagingMismatch
@@ -53,7 +53,9 @@ def _check_times(chunk: Chunk, shown: list[int], timescale: int) -> None:
         raise PackagingMismatch(problem=f"timescale {timescale} instead of {chunk.timescale}")
     expected = chunk.pts
     if len(shown) != len(expected):
-        raise PackagingMismatch(problem=f"chunk {chunk.number} has {len(shown)} frames instead of {len(expected)}")
+        raise PackagingMismatch(
+            problem=f"chunk {chunk.number} has {len(shown)} frames instead of {len(expected)}"
+        )
     for frame, (is_at, should_be) in enumerate(zip(sorted(shown), expected, strict=True)):
         if is_at != should_be:
             raise PackagingMismatch(
@@ -70,11 +72,13 @@ def _check_syncs(chunk: Chunk, samples: list[Sample], frames: list[int]) -> list
         raise PackagingMismatch(problem=f"chunk {chunk.number} has key frames at {found} instead of {wanted}")
     for start, stop in pairwise([*starts, len(samples)]):
         if sorted(frames[start:stop]) != list(range(start, stop)):
-            raise PackagingMismatch(problem=f"chunk {chunk.number} has an open group of pictures at frame {start}")
+            raise PackagingMismatch(
+                problem=f"chunk {chunk.number} has an open group of pictures at frame {start}"
+            )
     return starts
 
 
-def package_video(chunk: Chunk, rendition_id: str, encoded: bytes) -> Rendition:
+def package_video(chunk: Chunk, codec: VideoCodec, rendition_id: str, encoded: bytes) -> Rendition:
     """The one segment that an encoder's file holds, checked against its chunk.
 
     Decode times become the presentation grid itself, so that `tfdt` of a segment is its start and durations are
@@ -88,8 +92,8 @@ def package_video(chunk: Chunk, rendition_id: str, encoded: bytes) -> Rendition:
     place = {at: frame for frame, at in enumerate(pts)}
     frames = [place[at] for at in shown]
     starts = _check_syncs(chunk, samples, frames)
-    reordered = any(frame != position for position, frame in enumerate(frames))
-    delay = chunk.decode_delay_ticks if reordered or _reorders(rendition_id) else 0
+    # The delay is the codec's, not the chunk's, which may happen not to reorder: the init segment is shared.
+    delay = chunk.decode_delay_ticks if codec.reorders else 0
     init = cmaf.write_init(raw_init, track_id=VIDEO_TRACK_ID, media_time=delay)
     rewritten = [
         Sample(
@@ -121,11 +125,6 @@ def package_video(chunk: Chunk, rendition_id: str, encoded: bytes) -> Rendition:
         media_time=delay,
         segments=(segment,),
     )
-
-
-def _reorders(rendition_id: str) -> bool:
-    """Whether the codec reorders: the delay must be the same in a chunk that happens not to."""
-    return rendition_id.startswith("h264")
 
 
 def _check_segment(chunk: Chunk, segment: Segment, delay: int) -> None:
@@ -190,7 +189,9 @@ class AudioPackager:
                 problem=f"the sound ends at sample {self._next_tfdt - self.media_time} instead of {int(self._end)}"
             )
         if self._number != len(self._starts) - 1:
-            raise PackagingMismatch(problem=f"{self._number + 1} segments of sound instead of {len(self._starts)}")
+            raise PackagingMismatch(
+                problem=f"{self._number + 1} segments of sound instead of {len(self._starts)}"
+            )
         return [self._emit(len(self._pending))]
 
     def _whole_boxes(self) -> Iterator[tuple[bytes, bytes]]:
@@ -214,7 +215,9 @@ class AudioPackager:
     def _take(self, media: bytes) -> None:
         for fragment in cmaf.parse_fragments(media, self._encoder_init):
             if fragment.tfdt_ticks != self._next_tfdt:
-                raise PackagingMismatch(problem=f"sound at {fragment.tfdt_ticks} instead of {self._next_tfdt}")
+                raise PackagingMismatch(
+                    problem=f"sound at {fragment.tfdt_ticks} instead of {self._next_tfdt}"
+                )
             self._pending += fragment.samples
             self._next_tfdt += sum(sample.duration_ticks for sample in fragment.samples)
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from services.media.errors import MalformedMedia
 
 #: Boxes that hold nothing but boxes.
-CONTAINERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl", b"edts", b"mvex", b"moof", b"traf"})
+CONTAINERS = frozenset(
+    {b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl", b"edts", b"mvex", b"moof", b"traf"}
+)
 #: How deep containers may nest before the file is taken for an attack.
 MAX_DEPTH = 16
 

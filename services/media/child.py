@@ -81,7 +81,9 @@ def limit_files(read: list[str], write: list[str]) -> int:
     ruleset = libc.syscall(LANDLOCK_CREATE, rules, size, 0)
     if ruleset < 0:
         return 0
-    for path, wanted in [(p, FS_EXECUTE | FS_READ_FILE | FS_READ_DIR) for p in read] + [(p, rights) for p in write]:
+    for path, wanted in [(p, FS_EXECUTE | FS_READ_FILE | FS_READ_DIR) for p in read] + [
+        (p, rights) for p in write
+    ]:
         try:
             beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -340,7 +340,9 @@ def combined_init(inits: Iterable[bytes]) -> bytes:
     if len(set(ids)) != len(ids):
         raise MalformedMedia(problem=f"two tracks are called {ids}")
     mvhd = bmff.raw(parts[0], bmff.find(parts[0], b"moov", b"mvhd"))
-    return _ftyp() + bmff.make(b"moov", _next_track(mvhd, max(ids) + 1), *tracks, bmff.make(b"mvex", *extends))
+    return _ftyp() + bmff.make(
+        b"moov", _next_track(mvhd, max(ids) + 1), *tracks, bmff.make(b"mvex", *extends)
+    )
 
 
 def codec_string(init: bytes) -> str:

@@ -76,9 +76,12 @@ class SourceChanged(MediaError):
 
 
 class SandboxUnavailable(MediaError):
-    """Uploads cannot be opened safely here: {problem}. `kino doctor` says what is missing."""
+    """Uploads cannot be opened safely here: {problem}. `kino doctor` says what is missing.
 
-    code = Code.FAILED_PRECONDITION
+    Another worker may be able to.
+    """
+
+    code = Code.UNAVAILABLE
     reason = "SANDBOX_UNAVAILABLE"
 
 
@@ -97,7 +100,7 @@ class EncoderStalled(MediaError):
 
 
 class EncoderFailed(MediaError):
-    """FFmpeg ended with code {exit_code}: {stderr}"""
+    """FFmpeg ended with code {exit_code}."""
 
     code = Code.INTERNAL
     reason = "ENCODER_FAILED"

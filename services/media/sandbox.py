@@ -24,10 +24,9 @@ from types import TracebackType
 import imageio_ffmpeg
 
 from services.media import child
-from services.media.errors import EncoderFailed, EncoderStalled, SandboxLimit, SandboxUnavailable
+from services.media.containers import FORMATS
+from services.media.errors import EncoderFailed, EncoderStalled, MediaError, SandboxLimit, SandboxUnavailable
 
-#: Demuxers an upload may use: containers that hold their own media, never lists of other files.
-FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "mpegts", "avi", "flv", "mpeg", "mpegvideo")
 #: Flags that go before FFmpeg's `-i`.
 INPUT_FLAGS = (
     # Only the descriptor given, so that nothing inside the file can name another.
@@ -79,8 +78,9 @@ class Command:
     nice: int = 10
 
     def shell(self) -> str:
-        """The command as one would type it."""
-        return shlex.join(self.argv) + (" 3<SOURCE" if self.source else "")
+        """The command as one would type it, without this machine's folders."""
+        words = [Path(self.argv[0]).name, *(word.replace(f"{PACKAGE_ROOT}/", "") for word in self.argv[1:])]
+        return shlex.join(words) + (" 3<SOURCE" if self.source else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,21 @@ class Capabilities:
     seccomp: bool
     network_refused: bool
     files_refused: bool
+
+    @property
+    def isolates_network(self) -> bool:
+        """Whether a child really has no network."""
+        return self.network_refused and (self.namespace or self.seccomp)
+
+    def names(self) -> list[str]:
+        """What holds, in words."""
+        held = {
+            "network namespace": self.namespace,
+            "system call filter": self.seccomp,
+            f"landlock {self.landlock_abi}": self.files_refused and self.landlock_abi > 0,
+            "resource limits": True,
+        }
+        return [name for name, holds in held.items() if holds]
 
 
 def ffmpeg() -> str:
@@ -116,7 +131,12 @@ def _policy(command: Command, source_fd: int | None, *, allow_network: bool) -> 
 
 def _environment() -> dict[str, str]:
     """Nothing of the server's environment: it holds secrets."""
-    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(PACKAGE_ROOT), "PYTHONHASHSEED": "0"}
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(PACKAGE_ROOT),
+        "PYTHONHASHSEED": "0",
+    }
 
 
 async def _spawn(
@@ -142,7 +162,9 @@ async def capabilities() -> Capabilities:
     process = await _spawn(probe, None, allow_network=True)
     stdout, stderr = await process.communicate()
     if process.returncode:
-        raise SandboxUnavailable(problem=stderr.decode(errors="replace")[-200:].strip() or "the child did not start")
+        raise SandboxUnavailable(
+            problem=stderr.decode(errors="replace")[-200:].strip() or "the child did not start"
+        )
     held = json.loads(stdout)
     return Capabilities(
         namespace=bool(held["namespace"]),
@@ -255,10 +277,14 @@ async def run(command: Command, feed: Callable[[bytes], bool], *, allow_network:
     """Runs `command` shut in, giving what it says to `feed`, which answers whether that was progress.
 
     Cancelling ends the child and all its descendants. Raises `SandboxUnavailable`, `SandboxLimit`,
-    `EncoderStalled` or `EncoderFailed`, each with the child's last words.
+    `EncoderStalled` or `EncoderFailed`, each with the child's last words and its command.
     """
-    async with Running(command, feed, allow_network=allow_network) as running:
-        await running.finish()
+    try:
+        async with Running(command, feed, allow_network=allow_network) as running:
+            await running.finish()
+    except MediaError as error:
+        error.details["command"] = command.shell()
+        raise
 
 
 async def output_of(command: Command, *, allow_network: bool = False) -> bytes:
@@ -273,10 +299,17 @@ async def output_of(command: Command, *, allow_network: bool = False) -> bytes:
     return bytes(said)
 
 
+async def ffmpeg_version() -> str:
+    """The first line that FFmpeg says of itself."""
+    said = await output_of(Command(argv=[ffmpeg(), "-hide_banner", "-version"]))
+    return said.decode(errors="replace").partition(" Copyright")[0]
+
+
 class FrameCounter:
     """Reads FFmpeg's `-progress` lines; only a rising frame number counts as progress."""
 
-    def __init__(self, total: int, report: Callable[[int, int], None]) -> None:
+    def __init__(self, total: int, report: Callable[[float], None]) -> None:
+        """`report` hears the share of `total` frames that is done."""
         self._total, self._report = total, report
         self._rest = b""
         self._frames = -1
@@ -288,5 +321,5 @@ class FrameCounter:
         if not found or found[-1] <= self._frames:
             return False
         self._frames = found[-1]
-        self._report(min(self._frames, self._total), self._total)
+        self._report(min(self._frames / self._total, 1.0))
         return True

@@ -36,7 +36,18 @@ SAMPLE_RATE = 48_000
 BEEP_HZ = 1_000
 BEEP_SECONDS = 0.05
 #: Which of the seven strokes (top, the two uppers, middle, the two lowers, bottom) each digit has.
-STROKES = ("1110111", "0010010", "1011101", "1011011", "0111010", "1101011", "1101111", "1010010", "1111111", "1111011")
+STROKES = (
+    "1110111",
+    "0010010",
+    "1011101",
+    "1011011",
+    "0111010",
+    "1101011",
+    "1101111",
+    "1010010",
+    "1111111",
+    "1111011",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +207,8 @@ def paint_sound(spec: FilmSpec) -> Sound:
     sound: Sound = (0.01 * np.sin(2 * np.pi * 110 * at)).astype(np.float32)
     if spec.loud is not None:
         start, end = (int(edge * SAMPLE_RATE) for edge in spec.loud)
-        noise = sum(np.sin(2 * np.pi * hz * at[start:end] + hz) for hz in (131, 181, 233, 307, 383))
-        sound[start:end] += (0.1 * noise).astype(np.float32)
+        for hz in (131, 181, 233, 307, 383):
+            sound[start:end] += (0.1 * np.sin(2 * np.pi * hz * at[start:end] + hz)).astype(np.float32)
     length = int(BEEP_SECONDS * SAMPLE_RATE)
     beep = (0.4 * np.sin(2 * np.pi * BEEP_HZ * np.arange(length) / SAMPLE_RATE)).astype(np.float32)
     for frame in spec.second_frames:

@@ -43,7 +43,9 @@ class FrameRun:
 
     def __post_init__(self) -> None:
         if self.count <= 0 or self.duration_ticks <= 0:
-            raise ValueError(f"a run needs a positive count and duration: {self.count} x {self.duration_ticks}")
+            raise ValueError(
+                f"a run needs a positive count and duration: {self.count} x {self.duration_ticks}"
+            )
 
 
 def run_lengths(durations: Iterable[int]) -> tuple[FrameRun, ...]:
@@ -142,7 +144,10 @@ class Timeline:
         """
         frame = self.frame_at_ticks(Fraction(offset_us * self.timescale, US_PER_SECOND))
         following = frame + 1
-        if following < self.frame_count and self.pts(following) * US_PER_SECOND // self.timescale <= offset_us:
+        if (
+            following < self.frame_count
+            and self.pts(following) * US_PER_SECOND // self.timescale <= offset_us
+        ):
             return following
         return frame
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from statistics import fmean
 
 from services.media import sandbox
+from services.media.containers import RUN_UP_SECONDS, seeks_coarsely
 from services.media.errors import SourceChanged
 from services.media.time import Timeline
-from services.preprocessor.model import RUN_UP_SECONDS, Analysis, Feature, SourceReport, Window
+from services.preprocessor.model import Analysis, Feature, SourceReport, Window
 
 #: scdet's score from which a frame begins a shot (its own default; it found all nine cuts it was measured on).
 SHOT_SCORE = 10.0
@@ -43,7 +44,7 @@ def _input(report: SourceReport, timeline: Timeline, window: Window) -> list[str
         # Half-way into the frame before, which no rounding can move past a frame.
         middle = Fraction(start + timeline.pts(window.start_frame - 1), 2 * timeline.timescale)
         at = _zero(report) + middle - Fraction(report.video.container_start_us, 1_000_000)
-        if report.coarse_seek:
+        if seeks_coarsely(report.container):
             argv += ["-noaccurate_seek"]
             at -= RUN_UP_SECONDS
         argv += ["-ss", f"{float(max(at, Fraction(0))):.6f}"]
@@ -58,7 +59,7 @@ def _video_chain(report: SourceReport, timeline: Timeline, window: Window) -> st
     start = Fraction(timeline.pts(window.start_frame), timeline.timescale)
     video = report.video
     filters = []
-    if report.coarse_seek and window.start_frame > 0:
+    if seeks_coarsely(report.container) and window.start_frame > 0:
         before = Fraction(timeline.pts(window.start_frame - 1), timeline.timescale)
         filters.append(f"trim=start={float(_zero(report) + (start + before) / 2):.6f}")
     filters += [
@@ -77,7 +78,9 @@ def _audio_chain(report: SourceReport, timeline: Timeline, window: Window) -> st
     audio = next((one for one in report.audios if one.default), next(iter(report.audios), None))
     if audio is None:
         return None
-    start, end = (float(Fraction(timeline.pts(f), timeline.timescale)) for f in (window.start_frame, window.end_frame))
+    start, end = (
+        float(Fraction(timeline.pts(f), timeline.timescale)) for f in (window.start_frame, window.end_frame)
+    )
     filters = [
         f"asetpts=PTS-({float(_zero(report)):.6f})/TB",
         f"atrim=start={start:.6f}:end={end:.6f}",
@@ -94,9 +97,25 @@ def analyze_command(report: SourceReport, timeline: Timeline, window: Window) ->
     graph = [_video_chain(report, timeline, window), *([sound] if sound else [])]
     argv = [sandbox.ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error"]
     argv += ["-progress", "pipe:1", "-stats_period", "0.5"]
-    argv += [*_input(report, timeline, window), "-filter_complex_threads", "1", "-filter_complex", ";".join(graph)]
+    argv += [
+        *_input(report, timeline, window),
+        "-filter_complex_threads",
+        "1",
+        "-filter_complex",
+        ";".join(graph),
+    ]
     # Count frames, which no rounding can move, and never drop or repeat one.
-    argv += ["-map", "[v]", "-frames:v", str(window.frame_count), "-fps_mode", "passthrough", "-f", "null", "-"]
+    argv += [
+        "-map",
+        "[v]",
+        "-frames:v",
+        str(window.frame_count),
+        "-fps_mode",
+        "passthrough",
+        "-f",
+        "null",
+        "-",
+    ]
     if sound:
         argv += ["-map", "[a]", "-f", "null", "-"]
     return argv
@@ -104,7 +123,8 @@ def analyze_command(report: SourceReport, timeline: Timeline, window: Window) ->
 
 def _records(text: str) -> Iterator[tuple[int, dict[str, float]]]:
     """The metadata filter's frames: time stamp and values."""
-    pts, values = None, {}
+    pts: int | None = None
+    values: dict[str, float] = {}
     for line in text.splitlines():
         if line.startswith("frame:"):
             if pts is not None:
@@ -141,7 +161,11 @@ def _stretches(timeline: Timeline, window: Window) -> list[tuple[int, int]]:
 
 
 def _features(
-    timeline: Timeline, window: Window, motion: Sequence[float], cuts: Sequence[int], loudness: Sequence[tuple[float, float]]
+    timeline: Timeline,
+    window: Window,
+    motion: Sequence[float],
+    cuts: Sequence[int],
+    loudness: Sequence[tuple[float, float]],
 ) -> tuple[Feature, ...]:
     times = [at for at, _ in loudness]
     made = []
@@ -181,16 +205,19 @@ async def analyze(
     timeline: Timeline,
     window: Window,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    report_share: Callable[[float], None] = lambda share: None,
     allow_network: bool = False,
 ) -> Analysis:
     """Shots and features of one window; raises `SourceChanged` where frames do not decode as probed."""
     with tempfile.TemporaryDirectory(prefix="kino-analyze-") as scratch:
         folder = Path(scratch)
         command = sandbox.Command(
-            argv=analyze_command(report, timeline, window), source=path, scratch=folder, limits=ANALYSIS_LIMITS
+            argv=analyze_command(report, timeline, window),
+            source=path,
+            scratch=folder,
+            limits=ANALYSIS_LIMITS,
         )
-        counter = sandbox.FrameCounter(window.frame_count, progress)
+        counter = sandbox.FrameCounter(window.frame_count, report_share)
         await sandbox.run(command, counter.feed, allow_network=allow_network)
         return await asyncio.to_thread(_read, folder, report, timeline, window)
 

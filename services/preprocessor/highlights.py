@@ -41,7 +41,9 @@ def standard_scores(values: Sequence[float], least_deviation: float) -> list[flo
 def _scores(features: Sequence[Feature]) -> list[float]:
     motion = standard_scores([feature.motion for feature in features], LEAST_MOTION)
     cuts = standard_scores([float(feature.shot_change_count) for feature in features], LEAST_CUTS)
-    loud = standard_scores([max(feature.loudness_lufs, QUIETEST_LUFS) for feature in features], LEAST_LOUDNESS)
+    loud = standard_scores(
+        [max(feature.loudness_lufs, QUIETEST_LUFS) for feature in features], LEAST_LOUDNESS
+    )
     return [sum(parts) for parts in zip(motion, cuts, loud, strict=True)]
 
 

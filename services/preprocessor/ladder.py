@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from services.preprocessor.model import AudioRung, Ladder, SourceAudio, SourceReport, SourceVideo, VideoLadder, VideoRung
+from services.preprocessor.model import (
+    AudioRung,
+    Ladder,
+    SourceAudio,
+    SourceReport,
+    SourceVideo,
+    VideoLadder,
+    VideoRung,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,11 @@ def _even(value: Fraction) -> int:
 
 def _fit(video: SourceVideo, step: _Step) -> Fraction:
     """How much the picture is scaled to fit the step's frame, upright where the picture is upright."""
-    wide, high = (step.width, step.height) if video.display_width >= video.display_height else (step.height, step.width)
+    wide, high = (
+        (step.width, step.height)
+        if video.display_width >= video.display_height
+        else (step.height, step.width)
+    )
     return min(Fraction(wide, video.display_width), Fraction(high, video.display_height))
 
 
@@ -56,7 +68,9 @@ def _sizes(video: SourceVideo) -> list[tuple[int, int, int, _Step]]:
     for step in STEPS:
         fit = _fit(video, step)
         if fit <= 1:
-            found.append((step.height, _even(video.display_width * fit), _even(video.display_height * fit), step))
+            found.append(
+                (step.height, _even(video.display_width * fit), _even(video.display_height * fit), step)
+            )
     native = _even(Fraction(video.display_width)), _even(Fraction(video.display_height))
     # Named by the 16:9 frame that holds it.
     name = max(min(native), _even(Fraction(max(native) * 9, 16)))
@@ -112,5 +126,8 @@ def plan_ladder(report: SourceReport) -> Ladder:
     )
     return Ladder(
         videos=(VideoLadder(codec="h264", rungs=h264), VideoLadder(codec="av1", rungs=(av1,))),
-        audios=(*_audio_rungs(report.audios, "aac", AAC_BITS), *_audio_rungs(report.audios, "opus", OPUS_BITS)),
+        audios=(
+            *_audio_rungs(report.audios, "aac", AAC_BITS),
+            *_audio_rungs(report.audios, "opus", OPUS_BITS),
+        ),
     )

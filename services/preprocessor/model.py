@@ -8,11 +8,6 @@ from fractions import Fraction
 
 from services.media.time import Timeline
 
-#: Containers whose demuxer has no index of pictures and only seeks near a time.
-COARSE_CONTAINERS = frozenset({"mpegts", "mpeg", "mpegvideo"})
-#: How much earlier a seek goes there.
-RUN_UP_SECONDS = 12
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceVideo:
@@ -64,11 +59,6 @@ class SourceReport:
     audios: tuple[SourceAudio, ...]
     #: What will be done and why, a sentence each.
     treatments: tuple[str, ...]
-
-    @property
-    def coarse_seek(self) -> bool:
-        """Whether seeks need a run-up."""
-        return self.container in COARSE_CONTAINERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,9 @@ def plan_windows(timeline: Timeline) -> list[Window]:
     """Windows of about a minute, of even length, that tile the source."""
     total = timeline.duration_ticks
     count = max(1, round(Fraction(total, WINDOW_SECONDS * timeline.timescale)))
-    edges = [timeline.frame_at_ticks(Fraction(total * k, count)) for k in range(count)] + [timeline.frame_count]
+    edges = [timeline.frame_at_ticks(Fraction(total * k, count)) for k in range(count)] + [
+        timeline.frame_count
+    ]
     return [Window(start_frame=a, frame_count=b - a) for a, b in pairwise(edges) if b > a]
 
 

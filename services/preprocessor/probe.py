@@ -12,6 +12,7 @@ from typing import Any
 import services.preprocessor.probe_child as probe_child
 from services.media import sandbox
 from services.media.child import SOURCE_FD
+from services.media.containers import FORMATS
 from services.media.errors import (
     EncoderFailed,
     EncoderStalled,
@@ -50,7 +51,7 @@ async def _facts(path: Path, *, deep: bool, allow_network: bool) -> dict[str, An
         argv=[
             sys.executable,
             *("-P", "-B", probe_child.__file__),
-            *(str(SOURCE_FD), ",".join(sandbox.FORMATS), "deep" if deep else "quick"),
+            *(str(SOURCE_FD), ",".join(FORMATS), "deep" if deep else "quick"),
         ],
         source=path,
         read=[Path(sys.prefix), Path(sys.base_prefix), sandbox.PACKAGE_ROOT],
@@ -59,7 +60,8 @@ async def _facts(path: Path, *, deep: bool, allow_network: bool) -> dict[str, An
     try:
         answer: dict[str, Any] = json.loads(await sandbox.output_of(command, allow_network=allow_network))
     except (EncoderFailed, EncoderStalled, ValueError) as error:
-        raise SourceNotMedia(problem="reading it failed", stderr=str(error)[-sandbox.STDERR_BYTES :]) from error
+        stderr = error.details.get("stderr") if isinstance(error, MediaError) else str(error)
+        raise SourceNotMedia(problem="reading it failed", stderr=stderr) from error
     refused = answer.get("refused")
     if refused is not None:
         raise REFUSALS[refused](problem=answer["problem"])
@@ -98,7 +100,10 @@ def _display_size(facts: dict[str, Any]) -> tuple[int, int]:
 
 def _check(facts: dict[str, Any], timeline: Timeline) -> None:
     width, height = _display_size(facts)
-    if min(width, height) < SMALLEST_SIDE or max(width, height, facts["width"], facts["height"]) > LARGEST_SIDE:
+    if (
+        min(width, height) < SMALLEST_SIDE
+        or max(width, height, facts["width"], facts["height"]) > LARGEST_SIDE
+    ):
         raise SourceUnsupported(problem=f"its picture is {width}x{height}")
     longest = max(run.duration_ticks for run in timeline.runs)
     if longest > LIMIT_SECONDS * timeline.timescale:
@@ -114,7 +119,9 @@ def _check(facts: dict[str, Any], timeline: Timeline) -> None:
 def _treatments(video: SourceVideo, audios: Sequence[SourceAudio]) -> tuple[str, ...]:
     said = []
     if video.rotation_degrees:
-        said.append(f"The picture is turned clockwise by {video.rotation_degrees} degrees, as the file asks for.")
+        said.append(
+            f"The picture is turned clockwise by {video.rotation_degrees} degrees, as the file asks for."
+        )
     coded = {video.width, video.height}
     if {video.display_width, video.display_height} != coded:
         said.append(f"Pixels are made square: {video.display_width}x{video.display_height}.")
@@ -140,7 +147,11 @@ def _report(facts: dict[str, Any], timeline: Timeline | None) -> SourceReport:
     constant = timeline.constant_rate if timeline else average
     if timeline is not None and not average:
         average = Fraction(timeline.frame_count * timeline.timescale, timeline.duration_ticks)
-    duration_ns = ticks_to_ns_up(timeline.duration_ticks, timeline.timescale) if timeline else facts["duration_us"] * 1000
+    duration_ns = (
+        ticks_to_ns_up(timeline.duration_ticks, timeline.timescale)
+        if timeline
+        else facts["duration_us"] * 1000
+    )
     video = SourceVideo(
         stream_index=facts["stream_index"],
         codec=facts["codec"],
@@ -195,7 +206,9 @@ async def probe(path: Path, *, allow_network: bool = False) -> Probe:
     sniff(path)
     facts = await _facts(path, deep=True, allow_network=allow_network)
     tick = _rational(facts["time_base"])
-    runs = [FrameRun(count=count, duration_ticks=duration * tick.numerator) for count, duration in facts["runs"]]
+    runs = [
+        FrameRun(count=count, duration_ticks=duration * tick.numerator) for count, duration in facts["runs"]
+    ]
     rates = [_rational(facts["average_rate"]), _rational(facts["base_rate"]), *USUAL_RATES]
     timeline = exact_timeline(tick.denominator, runs, rates)
     _check(facts, timeline)

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from services.preprocessor.model import COARSE_CONTAINERS, RUN_UP_SECONDS
+from services.media.containers import RUN_UP_SECONDS, seeks_coarsely
 
 #: More frames than twelve hours at 120 a second.
 MAX_FRAMES = 6_000_000
@@ -46,7 +46,7 @@ def _open(source_fd: int, formats: str) -> InputContainer:
     # The whitelists hold for whatever the demuxer would open on its own.
     options = {"format_whitelist": formats, "protocol_whitelist": "fd"}
     try:
-        return av.open(file, options=options)
+        return av.open(file, mode="r", options=options)
     except (av.FFmpegError, ValueError):
         raise Refused("SOURCE_NOT_MEDIA", "it is none of the containers that are read") from None
 
@@ -86,7 +86,8 @@ def _check_end(container: InputContainer, stream: VideoStream, frames: list[Show
     """Decodes the last group of pictures: a file whose end is missing or broken shows it here."""
     last_key = max(frame.pts for frame in frames if frame.key)
     # Containers without an index of pictures land near the time: give them a run-up.
-    run_up = 0 if container.format.name not in COARSE_CONTAINERS else int(RUN_UP_SECONDS / (stream.time_base or 1))
+    coarse = seeks_coarsely(container.format.name)
+    run_up = int(RUN_UP_SECONDS / (stream.time_base or 1)) if coarse else 0
     container.seek(max(last_key - run_up, frames[0].pts), stream=stream, backward=True, any_frame=False)
     last = None
     try:
@@ -97,7 +98,9 @@ def _check_end(container: InputContainer, stream: VideoStream, frames: list[Show
         raise Refused("SOURCE_TRUNCATED", f"its end does not decode ({error})") from None
     expected = frames[-1].pts
     if last is None or last < expected:
-        raise Refused("SOURCE_TRUNCATED", f"its last frames do not decode: the last is at {last}, not {expected}")
+        raise Refused(
+            "SOURCE_TRUNCATED", f"its last frames do not decode: the last is at {last}, not {expected}"
+        )
 
 
 def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:

@@ -10,7 +10,17 @@ from typing import BinaryIO
 from services.media.errors import SourceEmpty, SourceIsPlaylist, SourceTruncated
 
 #: How the playlists, scripts and manifests that FFmpeg would follow begin, in lower case.
-PLAYLISTS = (b"#extm3u", b"ffconcat", b"<?xml", b"<mpd", b"<smil", b"<asx", b"[playlist]", b"[reference]", b"[internetshortcut]")
+PLAYLISTS = (
+    b"#extm3u",
+    b"ffconcat",
+    b"<?xml",
+    b"<mpd",
+    b"<smil",
+    b"<asx",
+    b"[playlist]",
+    b"[reference]",
+    b"[internetshortcut]",
+)
 #: Boxes that an MP4 or QuickTime file may begin with.
 MP4_STARTS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"})
 TS_SYNC, TS_PACKET_BYTES = 0x47, 188

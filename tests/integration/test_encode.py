@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.encoder.ffmpeg import Settings, encode_audio, encode_video
+from services.encoder.ffmpeg import FfmpegEngine
 from services.encoder.model import AudioCodec, AudioRung, Chunk, Rendition, SourceClock, VideoCodec, VideoRung
 from services.media import cmaf
 from services.media.errors import EncoderStalled, PackagingMismatch
@@ -17,6 +17,7 @@ from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.media.time import Timeline
 from tests.support.decoding import decode_beeps, decode_pictures
 
+ENGINE = FfmpegEngine()
 SPEC = FilmSpec(seconds=Fraction(12), width=640, height=360, cuts=(5.4, 9.7), loud=None)
 FILM = SPEC.timeline
 CLOCK = SourceClock(
@@ -29,9 +30,7 @@ CLOCK = SourceClock(
 CUTS = [0, 161, 290, FILM.frame_count]
 RUNGS = {
     codec: [
-        VideoRung(
-            rendition_id=f"{codec}-360", width=640, height=360, crf=crf, max_bits_per_second=1_000_000
-        ),
+        VideoRung(rendition_id=f"{codec}-360", width=640, height=360, crf=crf, max_bits_per_second=1_000_000),
         VideoRung(rendition_id=f"{codec}-240", width=426, height=240, crf=crf, max_bits_per_second=500_000),
     ]
     for codec, crf in ((VideoCodec.H264, 23), (VideoCodec.AV1, 35))
@@ -73,7 +72,7 @@ async def encode_sound(film: Path, codec: AudioCodec) -> tuple[Rendition, list[i
     told: list[int] = []
     grid = [Fraction(FILM.pts(cut), FILM.timescale) for cut in CUTS[:-1]]
     end = Fraction(FILM.duration_ticks, FILM.timescale)
-    made, _ = await encode_audio(
+    made, _ = await ENGINE.audio(
         film,
         sound_rung(codec),
         CLOCK,
@@ -88,12 +87,12 @@ async def encode_everything(film: Path) -> Encoded:
     pictures: dict[str, list[Rendition]] = {}
     for codec, rungs in RUNGS.items():
         for number in range(len(CUTS) - 1):
-            made, _ = await encode_video(film, chunk(number), CLOCK, codec, rungs)
+            made, _ = await ENGINE.video(film, chunk(number), CLOCK, codec, rungs)
             for rendition in made:
                 pictures.setdefault(rendition.rendition_id, []).append(rendition)
     sounds, told = {}, {}
-    for codec in AudioCodec:
-        sounds[codec], told[codec] = await encode_sound(film, codec)
+    for heard in AudioCodec:
+        sounds[heard], told[heard] = await encode_sound(film, heard)
     return Encoded(pictures=pictures, sounds=sounds, told=told)
 
 
@@ -207,7 +206,7 @@ def test_codec_strings_say_what_players_need(encoded: Encoded) -> None:
 
 @pytest.mark.parametrize("codec", list(VideoCodec))
 def test_the_same_chunk_gives_the_same_bytes(film: Path, encoded: Encoded, codec: VideoCodec) -> None:
-    again, _ = asyncio.run(encode_video(film, chunk(2), CLOCK, codec, RUNGS[codec]))
+    again, _ = asyncio.run(ENGINE.video(film, chunk(2), CLOCK, codec, RUNGS[codec]))
     assert again == [encoded.pictures[f"{codec}-{height}"][2] for height in (360, 240)]
 
 
@@ -218,35 +217,30 @@ def test_the_same_sound_gives_the_same_bytes(film: Path, encoded: Encoded, codec
 
 
 def test_progress_rises_to_the_whole_and_scratch_is_left_empty(film: Path, tmp_path: Path) -> None:
-    heard: list[tuple[int, int]] = []
+    heard: list[float] = []
     asyncio.run(
-        encode_video(
-            film,
-            chunk(2),
-            CLOCK,
-            VideoCodec.H264,
-            RUNGS[VideoCodec.H264],
-            report=lambda done, total: heard.append((done, total)),
-            settings=Settings(scratch_root=tmp_path),
+        FfmpegEngine(scratch_root=tmp_path).video(
+            film, chunk(2), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264], report=heard.append
         )
     )
-    frames = chunk(2).frame_count
     assert heard == sorted(heard)
-    assert heard[-1] == (frames, frames)
+    assert heard[-1] == 1.0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cancelling_ends_the_encode_and_leaves_nothing(film: Path, tmp_path: Path) -> None:
     async def cancelled() -> bool:
+        def stop(share: float) -> None:
+            task.cancel()
+
         task = asyncio.ensure_future(
-            encode_video(
+            FfmpegEngine(scratch_root=tmp_path).video(
                 film,
                 chunk(0),
                 CLOCK,
                 VideoCodec.H264,
                 RUNGS[VideoCodec.H264],
-                report=lambda done, total: task.cancel(),
-                settings=Settings(scratch_root=tmp_path),
+                report=stop,
             )
         )
         await asyncio.wait([task])
@@ -257,9 +251,9 @@ def test_cancelling_ends_the_encode_and_leaves_nothing(film: Path, tmp_path: Pat
 
 
 def test_an_encode_that_makes_no_progress_is_ended_with_its_reason(film: Path, tmp_path: Path) -> None:
-    settings = Settings(scratch_root=tmp_path, limits=Limits(stall_s=0.001))
+    engine = FfmpegEngine(scratch_root=tmp_path, limits=Limits(stall_s=0.001))
     with pytest.raises(EncoderStalled):
-        asyncio.run(encode_video(film, chunk(0), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264], settings=settings))
+        asyncio.run(engine.video(film, chunk(0), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -272,4 +266,4 @@ def test_a_plan_that_differs_from_the_source_is_refused(film: Path) -> None:
         frame_rate=Fraction(30000, 1001),
     )
     with pytest.raises(PackagingMismatch):
-        asyncio.run(encode_video(film, chunk(0), wrong, VideoCodec.H264, RUNGS[VideoCodec.H264]))
+        asyncio.run(ENGINE.video(film, chunk(0), wrong, VideoCodec.H264, RUNGS[VideoCodec.H264]))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from services.encoder.ffmpeg import encode_audio, encode_video
+from services.encoder.ffmpeg import FfmpegEngine
 from services.encoder.model import AudioCodec, AudioRung, Chunk, Rendition, SourceClock, VideoCodec, VideoRung
 from services.media import cmaf
+from services.media.containers import seeks_coarsely
 from services.media.sandbox import ffmpeg
 from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.preprocessor.analyze import analyze
@@ -28,9 +29,21 @@ VARIANTS: dict[str, tuple[list[str], str, int]] = {
     "transport stream has no index": (COPY, "ts", 0),
     "flash video": (COPY, "flv", 0),
     "fragmented": ([*COPY, "-movflags", "frag_keyframe+empty_moov"], "mp4", 0),
-    "VP9 in webm": (["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus"], "webm", 0),
-    "ten-bit HEVC": (["-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", "-c:a", "copy"], "mp4", 0),
-    "frames of differing length": (["-vf", "select='gt(mod(n,7),0)'", "-fps_mode", "vfr", *X264, "-c:a", "copy"], "mp4", 1),
+    "VP9 in webm": (
+        ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus"],
+        "webm",
+        0,
+    ),
+    "ten-bit HEVC": (
+        ["-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", "-c:a", "copy"],
+        "mp4",
+        0,
+    ),
+    "frames of differing length": (
+        ["-vf", "select='gt(mod(n,7),0)'", "-fps_mode", "vfr", *X264, "-c:a", "copy"],
+        "mp4",
+        1,
+    ),
 }
 
 
@@ -43,7 +56,9 @@ class Finished:
 
 
 def transform(film: Path, out: Path, before: list[str], after: list[str]) -> Path:
-    subprocess.run([ffmpeg(), "-loglevel", "error", "-y", *before, "-i", str(film), *after, str(out)], check=True)
+    subprocess.run(
+        [ffmpeg(), "-loglevel", "error", "-y", *before, "-i", str(film), *after, str(out)], check=True
+    )
     return out
 
 
@@ -55,7 +70,7 @@ def clock_of(found: Probe) -> SourceClock:
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
         frame_rate=video.frame_rate,
-        coarse_seek=found.report.coarse_seek,
+        coarse_seek=seeks_coarsely(found.report.container),
     )
 
 
@@ -73,6 +88,7 @@ def chunk_of(found: Probe, planned: PlannedChunk) -> Chunk:
 
 
 async def whole_path(source: Path) -> Finished:
+    engine = FfmpegEngine()
     found = await probe(source)
     chunks: list[PlannedChunk] = []
     for window in plan_windows(found.timeline):
@@ -82,7 +98,7 @@ async def whole_path(source: Path) -> Finished:
     clock = clock_of(found)
     parts = []
     for planned in chunks:
-        made, _ = await encode_video(source, chunk_of(found, planned), clock, VideoCodec.H264, [rung])
+        made, _ = await engine.video(source, chunk_of(found, planned), clock, VideoCodec.H264, [rung])
         parts += made
     stream = found.report.audios[0].stream_index
     heard = AudioRung(
@@ -90,7 +106,7 @@ async def whole_path(source: Path) -> Finished:
     )
     grid = [Fraction(planned.start_ticks, found.timeline.timescale) for planned in chunks]
     end = Fraction(found.timeline.duration_ticks, found.timeline.timescale)
-    sound, _ = await encode_audio(source, heard, clock, grid, end, ready=lambda part: None)
+    sound, _ = await engine.audio(source, heard, clock, grid, end, ready=lambda part: None)
     return Finished(probe=found, chunks=chunks, parts=parts, sound=sound)
 
 
@@ -143,7 +159,9 @@ def test_an_edit_list_that_begins_inside_a_group_hides_what_comes_before(film: P
 
 
 @pytest.mark.parametrize("late", ["v", "a"])
-def test_a_track_that_starts_late_keeps_its_place_against_the_other(film: Path, tmp_path: Path, late: str) -> None:
+def test_a_track_that_starts_late_keeps_its_place_against_the_other(
+    film: Path, tmp_path: Path, late: str
+) -> None:
     other = "a" if late == "v" else "v"
     shift = ["-itsoffset", "0.7", "-i", str(film), "-map", f"0:{other}", "-map", f"1:{late}", *COPY]
     source = transform(film, tmp_path / "source.mp4", [], shift)
@@ -158,7 +176,9 @@ def test_a_track_that_starts_late_keeps_its_place_against_the_other(film: Path, 
     whole = [at for at in expected if at >= 0 and at < line.duration_ticks / line.timescale - 0.1]
     beeps = [at for at in decode_beeps(stream) if at > 0.01]
     assert len(beeps) == len([at for at in whole if at > 0.01])
-    assert max(abs(beep - at) for beep, at in zip(beeps, [at for at in whole if at > 0.01], strict=True)) < 0.010
+    assert (
+        max(abs(beep - at) for beep, at in zip(beeps, [at for at in whole if at > 0.01], strict=True)) < 0.010
+    )
 
 
 def test_a_picture_filmed_upright_is_turned_upright(film: Path, tmp_path: Path) -> None:

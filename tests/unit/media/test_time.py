@@ -16,13 +16,22 @@ from services.media.time import (
     ticks_to_ns_up,
 )
 
-RATES = [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001), Fraction(25), Fraction(24), Fraction(12)]
+RATES = [
+    Fraction(24000, 1001),
+    Fraction(30000, 1001),
+    Fraction(60000, 1001),
+    Fraction(25),
+    Fraction(24),
+    Fraction(12),
+]
 
 timelines = st.builds(
     Timeline,
     timescale=st.sampled_from([1000, 15360, 24000, 30000, 48000, 90000, 1_000_000]),
     runs=st.lists(
-        st.builds(FrameRun, count=st.integers(1, 40), duration_ticks=st.integers(1, 9000)), min_size=1, max_size=8
+        st.builds(FrameRun, count=st.integers(1, 40), duration_ticks=st.integers(1, 9000)),
+        min_size=1,
+        max_size=8,
     ).map(tuple),
 )
 
@@ -112,7 +121,7 @@ def test_frames_outside_the_timeline_are_refused() -> None:
 
 
 def test_times_that_do_not_rise_are_refused() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="positive count and duration"):
         Timeline.from_pts(timescale=1000, pts=[0, 42, 42], end=50)
 
 
@@ -123,7 +132,7 @@ def test_ticks_survive_the_way_through_nanoseconds(ticks: int, timescale: int) -
 
 def test_segments_are_looked_up_by_their_starts() -> None:
     starts = [0, 5000, 9000]
-    asked = [-5, 0, 4999, 5000, Fraction(17999, 2), 9000, 99999]
+    asked: list[int | Fraction] = [-5, 0, 4999, 5000, Fraction(17999, 2), 9000, 99999]
     assert [segment_of(starts, ticks) for ticks in asked] == [0, 0, 0, 1, 1, 2, 2]
 
 

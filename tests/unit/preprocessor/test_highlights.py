@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,12 +11,19 @@ from services.preprocessor.model import Feature, Highlight, Origin
 
 def feature(second: int, motion: float = 1.0, cuts: int = 0, loud: float = -30.0) -> Feature:
     return Feature(
-        start_ticks=second * 1000, duration_ticks=1000, motion=motion, shot_change_count=cuts, loudness_lufs=loud
+        start_ticks=second * 1000,
+        duration_ticks=1000,
+        motion=motion,
+        shot_change_count=cuts,
+        loudness_lufs=loud,
     )
 
 
 CALM = [feature(second) for second in range(60)]
-LOUD = [feature(second, motion=9.0, cuts=2, loud=-10.0) if 38 <= second < 44 else one for second, one in enumerate(CALM)]
+LOUD = [
+    feature(second, motion=9.0, cuts=2, loud=-10.0) if 38 <= second < 44 else one
+    for second, one in enumerate(CALM)
+]
 GIVEN = Highlight(start_ns=0, end_ns=5, origin=Origin.GIVEN, score=0.0, reason="given")
 
 features = st.lists(
@@ -29,7 +38,8 @@ features = st.lists(
     max_size=200,
 ).map(
     lambda found: [
-        feature(second, one.motion, one.shot_change_count, one.loudness_lufs) for second, one in enumerate(found)
+        feature(second, one.motion, one.shot_change_count, one.loudness_lufs)
+        for second, one in enumerate(found)
     ]
 )
 
@@ -45,7 +55,8 @@ def test_the_one_loud_fast_passage_is_found_to_the_second() -> None:
 def test_the_reason_names_the_figures_against_the_whole_film() -> None:
     reason = rank_highlights(LOUD, 1000)[0].reason
     assert reason == (
-        "motion 9.0 (film 1.8); cuts 120.0 a minute (film 12.0 a minute); loudness -10.0 LUFS (film -28.0 LUFS)"
+        "motion 9.0 (film 1.8); cuts 120.0 a minute (film 12.0 a minute);"
+        " loudness -10.0 LUFS (film -28.0 LUFS)"
     )
 
 
@@ -71,7 +82,7 @@ def test_silence_does_not_make_all_else_look_loud() -> None:
 def test_measured_highlights_never_overlap_and_fall_in_score(found: list[Feature]) -> None:
     highlights = rank_highlights(found, 1000)
     spans = sorted((h.start_ns, h.end_ns) for h in highlights)
-    assert all(one[1] <= following[0] for one, following in zip(spans, spans[1:], strict=False))
+    assert all(one[1] <= following[0] for one, following in pairwise(spans))
     assert [h.score for h in highlights] == sorted((h.score for h in highlights), reverse=True)
     assert all(6e9 <= h.end_ns - h.start_ns <= 15e9 for h in highlights)
 

@@ -10,7 +10,9 @@ from services.preprocessor.ladder import plan_ladder
 from services.preprocessor.model import Ladder, SourceAudio, SourceReport, SourceVideo
 
 
-def report(width: int, height: int, fps: Fraction = Fraction(25), languages: tuple[str, ...] = ("und",)) -> SourceReport:
+def report(
+    width: int, height: int, fps: Fraction = Fraction(25), languages: tuple[str, ...] = ("und",)
+) -> SourceReport:
     video = SourceVideo(
         stream_index=0,
         codec="h264",

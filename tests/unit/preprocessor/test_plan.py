@@ -27,18 +27,25 @@ films = st.builds(
     Timeline,
     timescale=st.just(1000),
     runs=st.lists(
-        st.builds(FrameRun, count=st.integers(1, 400), duration_ticks=st.integers(8, 4000)), min_size=1, max_size=5
+        st.builds(FrameRun, count=st.integers(1, 400), duration_ticks=st.integers(8, 4000)),
+        min_size=1,
+        max_size=5,
     ).map(tuple),
 ).filter(lambda film: film.duration_ticks <= 90_000)
 
 
 @settings(deadline=None)
 @given(films, st.data())
-def test_chunks_tile_the_window_exactly_and_never_pass_ten_seconds(film: Timeline, data: st.DataObject) -> None:
+def test_chunks_tile_the_window_exactly_and_never_pass_ten_seconds(
+    film: Timeline, data: st.DataObject
+) -> None:
     cuts = data.draw(st.lists(st.integers(0, film.frame_count), max_size=30))
     chunks = plan_chunks(film, whole(film), cuts, 7)
     assert chunks[0].start_frame == 0
-    assert [c.start_frame + c.frame_count for c in chunks] == [*(c.start_frame for c in chunks[1:]), film.frame_count]
+    assert [c.start_frame + c.frame_count for c in chunks] == [
+        *(c.start_frame for c in chunks[1:]),
+        film.frame_count,
+    ]
     assert [c.number for c in chunks] == list(range(7, 7 + len(chunks)))
     assert [c.start_ticks for c in chunks] == [film.pts(c.start_frame) for c in chunks]
     assert sum(c.duration_ticks for c in chunks) == film.duration_ticks
@@ -48,7 +55,9 @@ def test_chunks_tile_the_window_exactly_and_never_pass_ten_seconds(film: Timelin
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(9, 90), st.sets(st.integers(1, 2600), max_size=40))
-def test_constant_rate_films_are_cut_into_four_to_seven_seconds_but_for_the_end(length: int, cuts: set[int]) -> None:
+def test_constant_rate_films_are_cut_into_four_to_seven_seconds_but_for_the_end(
+    length: int, cuts: set[int]
+) -> None:
     film = Timeline.constant(fps=FPS, frame_count=int(length * FPS))
     chunks = plan_chunks(film, whole(film), cuts, 0)
     assert all(3.9 <= seconds(film, c) <= 7.1 for c in chunks[:-1] if length >= 12)
@@ -101,7 +110,10 @@ def test_windows_tile_the_source_in_about_a_minute_each(film: Timeline) -> None:
 
 def test_a_two_hour_film_is_planned_by_the_minute() -> None:
     film = Timeline.constant(fps=FPS, frame_count=int(7200 * FPS))
-    lengths = {round((film.pts(w.end_frame) - film.pts(w.start_frame)) / film.timescale, 1) for w in plan_windows(film)}
+    lengths = {
+        round((film.pts(w.end_frame) - film.pts(w.start_frame)) / film.timescale, 1)
+        for w in plan_windows(film)
+    }
     assert lengths == {60.0}
 
 

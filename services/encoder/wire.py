@@ -1,0 +1,134 @@
+"""The domain in the words of the contract, and back."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from kino.encoder.v1 import resources_pb2 as encoder
+from kino.media.v1 import media_pb2 as media
+from kino.preprocessor.v1 import resources_pb2 as preprocessor
+from services.encoder.model import AudioCodec, AudioRung, Chunk, Segment, SourceClock, VideoCodec, VideoRung
+from services.encoder.usecases import StoredRendition, StoredSegment
+from services.media.containers import seeks_coarsely
+from services.media.time import FrameRun
+from services.runtime.errors import InvalidArgument
+
+VIDEO_CODECS = {media.VIDEO_CODEC_H264: VideoCodec.H264, media.VIDEO_CODEC_AV1: VideoCodec.AV1}
+AUDIO_CODECS = {media.AUDIO_CODEC_AAC: AudioCodec.AAC, media.AUDIO_CODEC_OPUS: AudioCodec.OPUS}
+
+
+def rational(message: media.Rational, field: str) -> Fraction:
+    """A fraction that must be positive."""
+    if message.numerator <= 0 or message.denominator <= 0:
+        raise InvalidArgument(field, "must be positive")
+    return Fraction(message.numerator, message.denominator)
+
+
+def clock_of(report: preprocessor.SourceReport) -> SourceClock:
+    """The source's clock against the timeline."""
+    video = report.video
+    return SourceClock(
+        stream_index=video.stream_index,
+        time_base=rational(video.time_base, "report.video.time_base"),
+        first_pts=video.first_pts,
+        container_start_us=video.container_start_us,
+        frame_rate=rational(video.frame_rate, "report.video.frame_rate"),
+        coarse_seek=seeks_coarsely(report.container),
+    )
+
+
+def chunk_of(task: encoder.EncodeVideoTask) -> Chunk:
+    """The chunk of a task; raises `InvalidArgument` when its frames do not fit its length."""
+    chunk = Chunk(
+        number=task.chunk.number,
+        start_ticks=task.chunk.start_ticks,
+        timescale=task.timescale,
+        runs=tuple(FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in task.frame_runs),
+        previous_frame_ticks=task.previous_frame_duration_ticks,
+        decode_delay_ticks=task.report.video.decode_delay_ticks,
+    )
+    if (chunk.frame_count, chunk.duration_ticks) != (task.chunk.frame_count, task.chunk.duration_ticks):
+        raise InvalidArgument("frame_runs", "do not add up to the chunk")
+    return chunk
+
+
+def video_codec_of(task: encoder.EncodeVideoTask) -> VideoCodec:
+    """The codec of a task."""
+    if task.codec not in VIDEO_CODECS:
+        raise InvalidArgument("codec", "is not known")
+    return VIDEO_CODECS[task.codec]
+
+
+def video_rungs_of(task: encoder.EncodeVideoTask) -> list[VideoRung]:
+    """The rungs of a task."""
+    return [
+        VideoRung(
+            rendition_id=rung.rendition_id,
+            width=rung.width,
+            height=rung.height,
+            crf=rung.crf,
+            max_bits_per_second=rung.max_bits_per_second,
+        )
+        for rung in task.rungs
+    ]
+
+
+def audio_rung_of(rung: media.AudioRung) -> AudioRung:
+    """The sound to make."""
+    if rung.codec not in AUDIO_CODECS:
+        raise InvalidArgument("rung.codec", "is not known")
+    return AudioRung(
+        rendition_id=rung.rendition_id,
+        stream_index=rung.stream_index,
+        codec=AUDIO_CODECS[rung.codec],
+        bits_per_second=rung.bits_per_second,
+        sample_rate_hz=rung.sample_rate_hz,
+        channel_count=rung.channel_count,
+        language=rung.language,
+    )
+
+
+def grid_of(task: encoder.EncodeAudioTask) -> tuple[list[Fraction], Fraction]:
+    """Starts of the grid's segments and its end, in seconds."""
+    starts = [Fraction(ticks, task.timescale) for ticks in task.segment_start_ticks]
+    end = Fraction(task.end_ticks, task.timescale)
+    if starts[0] != 0 or any(a >= b for a, b in zip(starts, [*starts[1:], end], strict=True)):
+        raise InvalidArgument("segment_start_ticks", "must begin with 0 and rise up to the end")
+    return starts, end
+
+
+def rendition_message(stored: StoredRendition) -> encoder.EncodedRendition:
+    """What was made, as it is reported."""
+    rendition = stored.rendition
+    return encoder.EncodedRendition(
+        rendition_id=rendition.rendition_id,
+        init_object_key=stored.init_object_key,
+        init_sha256=stored.init_sha256,
+        codecs=rendition.codecs,
+        timescale=rendition.timescale,
+        segments=[_segment_message(one, rendition.media_time) for one in stored.segments],
+    )
+
+
+def _segment_message(stored: StoredSegment, media_time: int) -> media.Segment:
+    segment: Segment = stored.segment
+    # Presentation times: of pictures the decode times, which the packager makes equal; of sound less the priming.
+    shift = segment.fragments[0].tfdt_ticks - segment.start_ticks
+    assert shift in (0, media_time)
+    return media.Segment(
+        number=segment.number,
+        start_ticks=segment.start_ticks,
+        duration_ticks=segment.duration_ticks,
+        object_key=stored.object_key,
+        size_bytes=len(segment.data),
+        sha256=segment.sha256,
+        fragments=[
+            media.Fragment(
+                offset_bytes=fragment.offset,
+                size_bytes=fragment.size_bytes,
+                start_ticks=fragment.tfdt_ticks - shift,
+                duration_ticks=fragment.duration_ticks,
+            )
+            for fragment in segment.fragments
+        ],
+    )

@@ -1,0 +1,75 @@
+"""Encode tasks as they come from the scheduler."""
+
+from __future__ import annotations
+
+import os
+
+from kino.encoder.v1 import resources_pb2 as encoder
+from kino.scheduler.v1 import resources_pb2 as scheduler
+from services.encoder import wire
+from services.encoder.usecases import Encoder, Output
+from services.media import sandbox
+from services.media.errors import SandboxUnavailable
+from services.media.work import Handler, Reporter
+
+
+class EncodeTasks:
+    """Does `encode_video` and `encode_audio` tasks."""
+
+    def __init__(self, encode: Encoder) -> None:
+        self._encode = encode
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the name of the task's `spec`."""
+        return {"encode_video": self.video, "encode_audio": self.audio}
+
+    async def video(self, task: scheduler.Task, reporter: Reporter) -> encoder.EncodeVideoResult:
+        """One chunk in all rungs of a codec."""
+        spec = task.encode_video
+        stored, command = await self._encode.video(
+            spec.source.object_key,
+            wire.chunk_of(spec),
+            wire.clock_of(spec.report),
+            wire.video_codec_of(spec),
+            wire.video_rungs_of(spec),
+            Output(prefix=spec.output_prefix, attempt=task.fence),
+            interlaced=spec.report.video.interlaced,
+            report=reporter.progress,
+        )
+        return encoder.EncodeVideoResult(
+            renditions=[wire.rendition_message(one) for one in stored], command=command
+        )
+
+    async def audio(self, task: scheduler.Task, reporter: Reporter) -> encoder.EncodeAudioResult:
+        """A whole sound track, its segments announced as they are stored."""
+        spec = task.encode_audio
+        starts, end = wire.grid_of(spec)
+        stored, command = await self._encode.audio(
+            spec.source.object_key,
+            wire.audio_rung_of(spec.rung),
+            wire.clock_of(spec.report),
+            starts,
+            end,
+            Output(prefix=spec.output_prefix, attempt=task.fence),
+            ready=lambda part: reporter.segments(wire.rendition_message(part)),
+            report=reporter.progress,
+        )
+        return encoder.EncodeAudioResult(rendition=wire.rendition_message(stored), command=command)
+
+
+async def capabilities() -> encoder.Capabilities:
+    """What this machine encodes, and what shields it from hostile sources.
+
+    Raises `SandboxUnavailable` when nothing does.
+    """
+    held = await sandbox.capabilities()
+    if not held.isolates_network:
+        raise SandboxUnavailable(problem="neither a network namespace nor a system call filter can be had")
+    return encoder.Capabilities(
+        task_kinds=[encoder.TASK_KIND_ENCODE_VIDEO, encoder.TASK_KIND_ENCODE_AUDIO],
+        video_codecs=list(wire.VIDEO_CODECS),
+        audio_codecs=list(wire.AUDIO_CODECS),
+        ffmpeg_version=await sandbox.ffmpeg_version(),
+        sandbox=held.names(),
+        core_count=os.cpu_count() or 1,
+    )

@@ -1,0 +1,51 @@
+"""`PreprocessorService`: Protobuf to domain and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from kino.preprocessor.v1 import preprocessor_pb2 as api
+from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceServicer
+from services.media.sources import source_file
+from services.preprocessor import wire
+from services.preprocessor.highlights import rank_highlights
+from services.preprocessor.ladder import plan_ladder
+from services.preprocessor.plan import plan_windows
+from services.preprocessor.probe import inspect
+from services.runtime.objects import ObjectStore
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PreprocessorServicer(PreprocessorServiceServicer):
+    """See the contract."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    async def InspectSource(
+        self, request: api.InspectSourceRequest, context: Context
+    ) -> api.InspectSourceResponse:
+        """See the contract."""
+        async with source_file(self._objects, request.source.object_key) as path:
+            report = await inspect(path)
+        return api.InspectSourceResponse(report=wire.report_message(report))
+
+    async def PlanWindows(self, request: api.PlanWindowsRequest, context: Context) -> api.PlanWindowsResponse:
+        """See the contract."""
+        windows = plan_windows(wire.timeline_of(request.timeline))
+        return api.PlanWindowsResponse(windows=map(wire.window_message, windows))
+
+    async def PlanLadder(self, request: api.PlanLadderRequest, context: Context) -> api.PlanLadderResponse:
+        """See the contract."""
+        return api.PlanLadderResponse(ladder=wire.ladder_message(plan_ladder(wire.report_of(request.report))))
+
+    async def RankHighlights(
+        self, request: api.RankHighlightsRequest, context: Context
+    ) -> api.RankHighlightsResponse:
+        """See the contract."""
+        given = [wire.given_highlight(one) for one in request.given]
+        ranked = rank_highlights(wire.features_of(request.features), request.timescale, given)
+        return api.RankHighlightsResponse(highlights=map(wire.highlight_message, ranked))

@@ -1,0 +1,236 @@
+"""The domain in the words of the contract, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from google.protobuf.duration_pb2 import Duration
+
+from kino.media.v1 import media_pb2 as media
+from kino.preprocessor.v1 import preprocessor_pb2 as api
+from kino.preprocessor.v1 import resources_pb2 as preprocessor
+from services.media.time import FrameRun, Timeline
+from services.preprocessor.model import (
+    Feature,
+    Highlight,
+    Ladder,
+    Origin,
+    PlannedChunk,
+    SourceAudio,
+    SourceReport,
+    SourceVideo,
+    Window,
+)
+from services.runtime.errors import InvalidArgument
+
+VIDEO_CODECS = {"h264": media.VIDEO_CODEC_H264, "av1": media.VIDEO_CODEC_AV1}
+AUDIO_CODECS = {"aac": media.AUDIO_CODEC_AAC, "opus": media.AUDIO_CODEC_OPUS}
+_ORIGINS = {Origin.GIVEN: media.Highlight.ORIGIN_GIVEN, Origin.MEASURED: media.Highlight.ORIGIN_MEASURED}
+
+
+def duration_message(ns: int) -> Duration:
+    """Nanoseconds on the wire."""
+    seconds, nanos = divmod(ns, 1_000_000_000)
+    return Duration(seconds=seconds, nanos=nanos)
+
+
+def rational_message(value: Fraction) -> media.Rational:
+    """A fraction on the wire."""
+    return media.Rational(numerator=value.numerator, denominator=value.denominator)
+
+
+def fraction_of(message: media.Rational, field: str) -> Fraction:
+    """A fraction that must be positive."""
+    if message.numerator <= 0 or message.denominator <= 0:
+        raise InvalidArgument(field, "must be positive")
+    return Fraction(message.numerator, message.denominator)
+
+
+def timeline_message(timeline: Timeline) -> media.Timeline:
+    """All frames, without segment starts."""
+    runs = [media.FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in timeline.runs]
+    return media.Timeline(timescale=timeline.timescale, frame_runs=runs)
+
+
+def timeline_of(message: media.Timeline) -> Timeline:
+    """All frames; raises `InvalidArgument` when there are none."""
+    if not message.frame_runs or message.timescale <= 0:
+        raise InvalidArgument("timeline", "has no frames")
+    runs = tuple(FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in message.frame_runs)
+    return Timeline(timescale=message.timescale, runs=runs)
+
+
+def report_message(report: SourceReport) -> preprocessor.SourceReport:
+    """What a source is."""
+    video = report.video
+    return preprocessor.SourceReport(
+        container=report.container,
+        duration=duration_message(report.duration_ns),
+        video=preprocessor.SourceVideo(
+            stream_index=video.stream_index,
+            codec=video.codec,
+            width=video.width,
+            height=video.height,
+            display_width=video.display_width,
+            display_height=video.display_height,
+            rotation_degrees=video.rotation_degrees,
+            frame_rate=rational_message(video.frame_rate),
+            variable_frame_rate=video.variable_frame_rate,
+            pixel_format=video.pixel_format,
+            interlaced=video.interlaced,
+            frame_count=video.frame_count,
+            time_base=rational_message(video.time_base),
+            first_pts=video.first_pts,
+            container_start_us=video.container_start_us,
+            decode_delay_ticks=video.decode_delay_ticks,
+        ),
+        audios=[
+            preprocessor.SourceAudio(
+                stream_index=audio.stream_index,
+                codec=audio.codec,
+                sample_rate_hz=audio.sample_rate_hz,
+                channel_count=audio.channel_count,
+                language=audio.language,
+                default_track=audio.default,
+            )
+            for audio in report.audios
+        ],
+        treatments=report.treatments,
+    )
+
+
+def report_of(message: preprocessor.SourceReport) -> SourceReport:
+    """What a source is."""
+    video = message.video
+    return SourceReport(
+        container=message.container,
+        duration_ns=message.duration.ToNanoseconds(),
+        video=SourceVideo(
+            stream_index=video.stream_index,
+            codec=video.codec,
+            width=video.width,
+            height=video.height,
+            display_width=video.display_width,
+            display_height=video.display_height,
+            rotation_degrees=video.rotation_degrees,
+            frame_rate=fraction_of(video.frame_rate, "report.video.frame_rate"),
+            variable_frame_rate=video.variable_frame_rate,
+            pixel_format=video.pixel_format,
+            interlaced=video.interlaced,
+            frame_count=video.frame_count,
+            time_base=fraction_of(video.time_base, "report.video.time_base"),
+            first_pts=video.first_pts,
+            container_start_us=video.container_start_us,
+            decode_delay_ticks=video.decode_delay_ticks,
+        ),
+        audios=tuple(
+            SourceAudio(
+                stream_index=audio.stream_index,
+                codec=audio.codec,
+                sample_rate_hz=audio.sample_rate_hz,
+                channel_count=audio.channel_count,
+                language=audio.language,
+                default=audio.default_track,
+            )
+            for audio in message.audios
+        ),
+        treatments=tuple(message.treatments),
+    )
+
+
+def window_message(window: Window) -> api.Window:
+    """A stretch to analyse."""
+    return api.Window(start_frame=window.start_frame, frame_count=window.frame_count)
+
+
+def chunk_message(chunk: PlannedChunk) -> preprocessor.Chunk:
+    """A planned segment."""
+    return preprocessor.Chunk(
+        number=chunk.number,
+        start_frame=chunk.start_frame,
+        frame_count=chunk.frame_count,
+        start_ticks=chunk.start_ticks,
+        duration_ticks=chunk.duration_ticks,
+        starts_on_shot_change=chunk.starts_on_shot_change,
+    )
+
+
+def feature_message(feature: Feature) -> preprocessor.Feature:
+    """What was measured of one stretch."""
+    return preprocessor.Feature(
+        start_ticks=feature.start_ticks,
+        duration_ticks=feature.duration_ticks,
+        motion=feature.motion,
+        shot_change_count=feature.shot_change_count,
+        loudness_lufs=feature.loudness_lufs,
+    )
+
+
+def features_of(messages: Iterable[preprocessor.Feature]) -> list[Feature]:
+    """What was measured."""
+    return [
+        Feature(
+            start_ticks=message.start_ticks,
+            duration_ticks=message.duration_ticks,
+            motion=message.motion,
+            shot_change_count=message.shot_change_count,
+            loudness_lufs=message.loudness_lufs,
+        )
+        for message in messages
+    ]
+
+
+def given_highlight(message: media.Highlight) -> Highlight:
+    """A passage that the uploader named; raises `InvalidArgument` when it has no length."""
+    start, end = message.start_offset.ToNanoseconds(), message.end_offset.ToNanoseconds()
+    if not 0 <= start < end:
+        raise InvalidArgument("highlights", "must begin at or after zero and end after they begin")
+    return Highlight(
+        start_ns=start, end_ns=end, origin=Origin.GIVEN, score=0.0, reason="Given by the uploader."
+    )
+
+
+def highlight_message(highlight: Highlight) -> media.Highlight:
+    """A passage worth showing first."""
+    return media.Highlight(
+        start_offset=duration_message(highlight.start_ns),
+        end_offset=duration_message(highlight.end_ns),
+        origin=_ORIGINS[highlight.origin],
+        score=highlight.score,
+        reason=highlight.reason,
+    )
+
+
+def ladder_message(ladder: Ladder) -> media.Ladder:
+    """The renditions to make."""
+    return media.Ladder(
+        videos=[
+            media.VideoLadder(
+                codec=VIDEO_CODECS[video.codec],
+                rungs=[
+                    media.VideoRung(
+                        rendition_id=rung.rendition_id,
+                        width=rung.width,
+                        height=rung.height,
+                        crf=rung.crf,
+                        max_bits_per_second=rung.max_bits_per_second,
+                    )
+                    for rung in video.rungs
+                ],
+            )
+            for video in ladder.videos
+        ],
+        audios=[
+            media.AudioRung(
+                rendition_id=rung.rendition_id,
+                stream_index=rung.stream_index,
+                codec=AUDIO_CODECS[rung.codec],
+                bits_per_second=rung.bits_per_second,
+                sample_rate_hz=rung.sample_rate_hz,
+                channel_count=rung.channel_count,
+                language=rung.language,
+            )
+            for rung in ladder.audios
+        ],
+    )
