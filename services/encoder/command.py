@@ -1,4 +1,4 @@
-"""The FFmpeg commands, as argument lists put together from small parts; every flag has its reason above it."""
+"""The FFmpeg commands, as argument lists made of small parts; every flag has its reason above it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _video_input(chunk: Chunk, clock: SourceClock) -> list[str]:
     argv = ["-threads", "1"]
     at = cut_point(chunk, clock)
     if at is not None and clock.coarse_seek:
-        # The index-less container lands somewhere near: take a run-up and let the graph drop what is too early.
+        # The index-less container lands somewhere near: take a run-up and let the graph drop what is too
+        # early.
         argv += ["-noaccurate_seek", "-ss", _seconds(max(at - RUN_UP_SECONDS, Fraction(0)))]
     elif at is not None:
         argv += ["-ss", _seconds(at)]
@@ -80,11 +81,11 @@ def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], *, inte
 
 
 def _sync_times(chunk: Chunk) -> str:
-    """Where key frames are forced: half a frame early, since a key frame goes to the first frame at or after."""
+    """Where key frames are forced: half a frame early, as they go to the first frame at or after."""
     pts = chunk.pts
     times = []
     for frame in chunk.sync_frames:
-        earlier = pts[frame - 1] if frame else pts[0]
+        earlier = pts[frame - 1] if frame else max(pts[0] - chunk.previous_frame_ticks, 0)
         times.append(_seconds(Fraction(pts[frame] + earlier, 2 * chunk.timescale)))
     return ",".join(times)
 
@@ -180,8 +181,8 @@ def _no_metadata() -> list[str]:
 
 
 def _fragmented(*extra: str) -> list[str]:
-    # delay_moov: know the first frame before the edit list is written. default_base_moof: offsets that survive
-    # being moved. An index and a trailer would only be thrown away.
+    # delay_moov: know the first frame before the edit list is written. default_base_moof: offsets that
+    # survive being moved. An index and a trailer would only be thrown away.
     flags = ["delay_moov", "default_base_moof", "skip_sidx", "skip_trailer", *extra]
     return [
         *("-f", "mp4"),
@@ -221,7 +222,7 @@ def _audio_codec(rung: AudioRung) -> list[str]:
 
 
 def audio_command(rung: AudioRung, clock: SourceClock, sample_count: int) -> list[str]:
-    """Encodes a whole sound track to standard output, beginning at the timeline's zero and `sample_count` long."""
+    """Encodes a whole sound track to standard output, `sample_count` long from the timeline's zero."""
     filters = [
         f"asetpts=PTS-({_seconds(clock.zero)})/TB",
         # Silence where the track starts late or has a hole, and a cut where it starts before the picture.
