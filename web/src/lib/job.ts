@@ -36,14 +36,3 @@ async function follow(name: string, signal: AbortSignal, show: (job: Job) => voi
     await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
   }
 }
-
-const CODECS: Readonly<Record<string, string>> = { h264: "H.264", av1: "AV1", aac: "AAC", opus: "Opus" };
-
-/** `h264-720` → `H.264 720p`, `aac-128-eng-0` → `AAC 128 kbit/s, eng`: what a rendition's id tells a person. */
-export function renditionLabel(id: string): string {
-  const [codec = "", rung = "", language] = id.split("-");
-  const name = CODECS[codec] ?? codec;
-  if (!/^\d+$/.test(rung)) return id;
-  if (codec === "aac" || codec === "opus") return `${name} ${rung} kbit/s${language && language !== "und" ? `, ${language}` : ""}`;
-  return `${name} ${rung}p`;
-}

@@ -12,6 +12,12 @@ import { announce, Badge, Dialog, ErrorNote, Field, Heading, Loading } from "../
 
 export const priceOf = (amount: Money | undefined): string => (amount && amount.currencyCode ? money(amount.currencyCode, amount.amountMinor) : "–");
 
+/** What a plan gives, in words. */
+export const planLimits = (plan: Plan): string[] => [
+  plan.concurrentStreamLimit === 1 ? "one stream at a time" : `${plan.concurrentStreamLimit} streams at the same time`,
+  ...(plan.trialPeriodDays ? [`${plan.trialPeriodDays} days free to try`] : []),
+];
+
 const period = (plan: Plan): string => (plan.interval === Plan_Interval.YEAR ? "year" : "month");
 
 export function AccountPage() {
@@ -89,10 +95,9 @@ function PlanList({ plans, parent, onChange }: { plans: Plan[]; parent: string; 
               {plan.price?.amountMinor ? priceOf(plan.price) : "Free"} {plan.price?.amountMinor ? <span class="dim">a {period(plan)}</span> : null}
             </p>
             <ul class="plain-list">
-              <li>
-                {plan.concurrentStreamLimit} {plan.concurrentStreamLimit === 1 ? "stream" : "streams"} at the same time
-              </li>
-              {plan.trialPeriodDays > 0 && <li>{plan.trialPeriodDays} days free to try</li>}
+              {planLimits(plan).map((text) => (
+                <li key={text}>{text}</li>
+              ))}
             </ul>
             <button type="button" class="button primary" disabled={busy} aria-label={`Subscribe to ${plan.displayName}`} onClick={() => void subscribe(plan)()}>
               Subscribe

@@ -102,7 +102,7 @@ function JobFacts({ job }: { job: Job }) {
     ["Finished after", job.endTime ? length((millis(job.endTime) - millis(job.createTime)) / 1000) : "–"],
     ["Tasks", `${job.doneTaskCount} of ${job.taskCount}`],
     ...(report ? ([["Length", length(seconds(report.duration))]] as [string, string][]) : []),
-    ...(video ? ([["Picture", `${video.codec}, ${video.displayWidth}×${video.displayHeight}, ${rate.toFixed(rate % 1 ? 3 : 0)} frames/s`]] as [string, string][]) : []),
+    ...(video ? ([["Picture", `${video.codec}, ${video.displayWidth}×${video.displayHeight}, ${Number(rate.toFixed(3))} frames/s`]] as [string, string][]) : []),
     ...(report?.audios.length ? ([["Sound", report.audios.map((a) => `${a.codec}, ${a.channelCount} channels`).join("; ")]] as [string, string][]) : []),
   ];
   return (

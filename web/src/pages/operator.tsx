@@ -7,7 +7,7 @@ import { once } from "../lib/request_id";
 import { date, dateTime, minorUnits } from "../lib/time";
 import { idOf } from "../state";
 import { announce, Badge, Dialog, ErrorNote, Field, Heading, Loading, Select } from "../ui/basics";
-import { Invoices, priceOf } from "./account";
+import { Invoices, planLimits, priceOf } from "./account";
 import { JobList } from "./jobs";
 
 const SECTIONS = [
@@ -64,7 +64,7 @@ function PlanLine({ plan, onChange }: { plan: Plan; onChange: () => void }) {
       <div class="list-main">
         <strong dir="auto">{plan.displayName}</strong>
         <span class="dim">
-          {priceOf(plan.price)} a {plan.interval === Plan_Interval.YEAR ? "year" : "month"} · {plan.concurrentStreamLimit} streams · {plan.trialPeriodDays} days trial
+          {priceOf(plan.price)} a {plan.interval === Plan_Interval.YEAR ? "year" : "month"} · {planLimits(plan).join(" · ")}
         </span>
         <ErrorNote error={error} />
       </div>

@@ -39,7 +39,7 @@ export function ProfilesPage() {
         {all.length < MAX_PROFILES && (
           <li>
             <button type="button" class="face" onClick={() => setAdding(true)}>
-              <span class="face-tile empty">
+              <span class="face-tile add">
                 <Icon name="plus" size={40} />
               </span>
               <span>Add profile</span>

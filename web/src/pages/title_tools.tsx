@@ -5,7 +5,8 @@ import { useAct } from "../lib/load";
 import { go } from "../lib/router";
 import { idOf } from "../state";
 import { announce, Dialog, ErrorNote } from "../ui/basics";
-import { TitleFields, type TitleText, titleText } from "../ui/title_fields";
+import { titleText, type TitleText } from "../lib/title_text";
+import { TitleFields } from "../ui/title_fields";
 
 /** What the owner of a title can do with it. */
 export function TitleTools({ title, onChange }: { title: Title; onChange: () => void }) {

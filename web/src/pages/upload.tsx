@@ -9,7 +9,8 @@ import { idOf } from "../state";
 import { announce, Badge, ErrorNote, Heading, Loading, Progress } from "../ui/basics";
 import { Icon } from "../ui/icon";
 import { JobProgress } from "../ui/job_progress";
-import { TitleFields, type TitleText, titleText } from "../ui/title_fields";
+import { titleText, type TitleText } from "../lib/title_text";
+import { TitleFields } from "../ui/title_fields";
 import { Uploader, findBegun } from "../upload/uploader";
 
 export function UploadPage() {

@@ -124,7 +124,12 @@ export class Engine {
       preferredAudio: [{ codec: family.audio }],
       // Segments retry by themselves from the byte they lack; what is left to Shaka is the manifest.
       streaming: { bufferingGoal: 30, bufferBehind: 30, rebufferingGoal: 0.5, retryParameters: { maxAttempts: 2, timeout: 0 } },
-      manifest: { retryParameters: { maxAttempts: 5, timeout: 0 } },
+      manifest: {
+        retryParameters: { maxAttempts: 5, timeout: 0 },
+        // A film that is still encoded is not live: it starts as soon as a frame is there, and its end is not held back.
+        defaultPresentationDelay: 0.01,
+        dash: { ignoreMinBufferTime: true },
+      },
       abr: { enabled: this.quality.value.height === undefined, defaultBandwidthEstimate: 8e6 },
     });
     const url = `kino://${this.playback.id}/manifests/manifest.mpd`;

@@ -66,8 +66,8 @@ export class Playback implements MediaWire {
   }
 
   failed(error: ConnectError): void {
-    if (isCode(error, Code.FailedPrecondition, Code.PermissionDenied, Code.Unauthenticated)) this.#lost(error);
-    else if (isCode(error, Code.NotFound) && reasonOf(error).startsWith("LEASE")) this.#lost(error);
+    const final = isCode(error, Code.PermissionDenied, Code.Unauthenticated, Code.NotFound, Code.DataLoss);
+    if (final || reasonOf(error).startsWith("LEASE_")) this.#lost(error);
   }
 
   /** Sends the last report and gives the stream back; also while the page is being closed. */

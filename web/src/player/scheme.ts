@@ -1,6 +1,6 @@
 import shaka from "shaka-player/dist/shaka-player.dash-es2021.js";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { isCode } from "../api/errors";
+import { isCode, reasonOf } from "../api/errors";
 import { parseKinoUri, readSegment, type Piece, type Wanted } from "./segments";
 
 /** Where the bytes of one playback come from. */
@@ -68,12 +68,13 @@ async function load(
 }
 
 const E = shaka.util.Error;
+const TEMPORARY = [Code.Unavailable, Code.Unknown, Code.Internal, Code.DeadlineExceeded, Code.Aborted];
 
 const aborted = (uri: string, type: shaka.net.NetworkingEngine.RequestType) =>
   new E(E.Severity.RECOVERABLE, E.Category.PLAYER, E.Code.OPERATION_ABORTED, uri, type);
 
 function failure(uri: string, type: shaka.net.NetworkingEngine.RequestType, error: ConnectError): shaka.util.Error {
-  const temporary = isCode(error, Code.Unavailable, Code.Unknown, Code.Internal, Code.DeadlineExceeded, Code.Aborted);
+  const temporary = isCode(error, ...TEMPORARY) || reasonOf(error) === "SEGMENT_NOT_READY";
   const severity = temporary ? E.Severity.RECOVERABLE : E.Severity.CRITICAL;
   return new E(severity, E.Category.NETWORK, E.Code.HTTP_ERROR, uri, error.rawMessage, type);
 }

@@ -1,7 +1,7 @@
 import { useEffect } from "preact/hooks";
 import { Job_State, type Job } from "kino-stubs/kino/scheduler/v1/resources_pb.js";
 import { sentenceOfStatus } from "../api/errors";
-import { renditionLabel } from "../lib/job";
+import { renditionLabel } from "../lib/rendition";
 import { idOf } from "../state";
 import { announce, Badge, ErrorNote, Progress } from "./basics";
 import { Icon } from "./icon";

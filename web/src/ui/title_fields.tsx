@@ -1,21 +1,6 @@
 import { useId } from "preact/hooks";
 import { Field } from "./basics";
-
-/** A title's words as they are typed. */
-export interface TitleText {
-  readonly displayName: string;
-  readonly description: string;
-  readonly releaseYear: string;
-  readonly genres: string;
-}
-
-/** As the catalog takes them. */
-export const titleText = (text: TitleText) => ({
-  displayName: text.displayName.trim(),
-  description: text.description.trim(),
-  releaseYear: Number(text.releaseYear) || 0,
-  genres: [...new Set(text.genres.split(",").map((genre) => genre.trim()).filter(Boolean))],
-});
+import type { TitleText } from "../lib/title_text";
 
 export function TitleFields({ value, onChange }: { value: TitleText; onChange: (value: TitleText) => void }) {
   const id = useId();

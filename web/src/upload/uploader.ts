@@ -4,7 +4,7 @@ import { Upload_State, type Upload } from "kino-stubs/kino/ingest/v1/resources_p
 import { api } from "../api/clients";
 import { isCode, reasonOf } from "../api/errors";
 import { once } from "../lib/request_id";
-import type { titleText } from "../ui/title_fields";
+import type { titleText } from "../lib/title_text";
 import type { HashReply } from "./hash.worker";
 import { Meter } from "./meter";
 import { sendParts, type Part } from "./parts";
