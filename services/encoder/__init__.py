@@ -1,5 +1,5 @@
-"""The encoder: turns one chunk of a source into one segment in every rung of a codec, and a sound track into segments.
+"""The encoder: makes one chunk of a source a segment in every rung of a codec, and sound tracks segments.
 
-It owns no data. Its workers pull tasks from the scheduler, read the source from the origin, run FFmpeg shut in, check
-what came out to the tick, and write segments to keys of their own; whether a segment counts is not theirs to say.
+It owns no data. Its workers pull tasks from the scheduler, read sources from the origin, run FFmpeg shut in,
+check what came out to the tick, and write segments to keys of their own; others say whether one counts.
 """

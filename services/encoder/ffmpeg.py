@@ -18,6 +18,7 @@ from services.media.errors import PackagingMismatch
 
 #: Encoded chunks larger than this are none.
 MAX_ENCODED_BYTES = 512 << 20
+ENCODE_LIMITS = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES)
 
 
 def _unheard(share: float) -> None:
@@ -28,13 +29,13 @@ def _unheard(share: float) -> None:
 class FfmpegEngine:
     """Encodes with FFmpeg in the sandbox; see `usecases.Engine`.
 
-    Leaves no file behind, also when cancelled. Raises the errors of `sandbox.run`, and `PackagingMismatch` when
-    what came out is not exactly what was asked for.
+    Leaves no file behind, also when cancelled. Raises the errors of `sandbox.run`, and `PackagingMismatch`
+    when what came out is not exactly what was asked for.
     """
 
     #: Parent of the scratch folders; None: the system's.
     scratch_root: Path | None = None
-    limits: sandbox.Limits = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES)
+    limits: sandbox.Limits = ENCODE_LIMITS
     #: Run even where the network cannot be shut off.
     allow_network: bool = False
 
@@ -72,8 +73,8 @@ class FfmpegEngine:
     ) -> tuple[Rendition, str]:
         """A whole sound track, cut at `grid` (seconds from the timeline's zero) up to `end`.
 
-        `ready` gets segments as soon as they are whole, as a rendition that holds only the new ones; the result
-        holds all of them.
+        `ready` gets segments as soon as they are whole, as a rendition that holds only the new ones; the
+        result holds all of them.
         """
         rate = rung.sample_rate_hz
         total = math.ceil(end * rate)

@@ -23,7 +23,7 @@ class VideoCodec(enum.StrEnum):
 
     @property
     def reorders(self) -> bool:
-        """Whether pictures may be coded in another order than shown; AV1 hides that inside its temporal units."""
+        """Whether pictures are coded in another order than shown; AV1 hides that in its temporal units."""
         return self is VideoCodec.H264
 
 
@@ -92,7 +92,7 @@ class Chunk:
 
     @property
     def sync_frames(self) -> list[int]:
-        """The frames, counted from the chunk's first, that begin a fragment: even parts of at most two seconds.
+        """The frames, from the chunk's first, that begin a fragment: even parts of at most two seconds.
 
         They follow from the chunk alone, so all renditions have them at the same times.
         """

@@ -1,7 +1,8 @@
 """Packaging: what an encoder wrote becomes a segment, or a typed refusal.
 
-Nothing is taken on trust: every frame must be shown at the very tick that the plan gives it, key frames must stand
-where they were asked for and be closed, and samples are then written anew in Kino's one form (see `media.cmaf`).
+Nothing is taken on trust: every frame must be shown at the very tick that the plan gives it, key frames must
+stand where they were asked for and be closed, and samples are then written anew in Kino's one form (see
+`media.cmaf`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _check_times(chunk: Chunk, shown: list[int], timescale: int) -> None:
     for frame, (is_at, should_be) in enumerate(zip(sorted(shown), expected, strict=True)):
         if is_at != should_be:
             raise PackagingMismatch(
-                problem=f"frame {frame} of chunk {chunk.number} is shown at tick {is_at} instead of {should_be}"
+                problem=f"frame {frame} of chunk {chunk.number} is at tick {is_at} instead of {should_be}"
             )
 
 
@@ -81,8 +82,8 @@ def _check_syncs(chunk: Chunk, samples: list[Sample], frames: list[int]) -> list
 def package_video(chunk: Chunk, codec: VideoCodec, rendition_id: str, encoded: bytes) -> Rendition:
     """The one segment that an encoder's file holds, checked against its chunk.
 
-    Decode times become the presentation grid itself, so that `tfdt` of a segment is its start and durations are
-    those of the frames shown; composition offsets carry the reordering plus the title's constant delay.
+    Decode times become the presentation grid itself, so that `tfdt` of a segment is its start and durations
+    are those of the frames shown; composition offsets carry the reordering plus the title's constant delay.
     Raises `PackagingMismatch` and `MalformedMedia`.
     """
     raw_init = cmaf.init_of(encoded)
@@ -186,7 +187,7 @@ class AudioPackager:
             raise PackagingMismatch(problem="the sound ends in the middle of a box")
         if self._next_tfdt - self.media_time < int(self._end):
             raise PackagingMismatch(
-                problem=f"the sound ends at sample {self._next_tfdt - self.media_time} instead of {int(self._end)}"
+                problem=f"the sound ends at sample {self.done_samples} instead of {int(self._end)}"
             )
         if self._number != len(self._starts) - 1:
             raise PackagingMismatch(

@@ -157,12 +157,12 @@ class Encoder:
         )
 
     async def _store_init(self, rendition: Rendition, output: Output) -> str:
-        """The one init segment of the rendition: whoever comes first writes it, all others must have the same."""
+        """The one init segment of the rendition: the first writes it, all others must have the same."""
         key = f"{output.prefix}/{rendition.rendition_id}/init.mp4"
         try:
             await self._objects.put(key, rendition.init)
         except AlreadyExists as error:
             raise PackagingMismatch(
-                problem=f"the parameter sets of {rendition.rendition_id} differ from those of its other chunks"
+                problem=f"the parameter sets of {rendition.rendition_id} differ from its other chunks"
             ) from error
         return key

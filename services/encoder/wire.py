@@ -112,7 +112,8 @@ def rendition_message(stored: StoredRendition) -> encoder.EncodedRendition:
 
 def _segment_message(stored: StoredSegment, media_time: int) -> media.Segment:
     segment: Segment = stored.segment
-    # Presentation times: of pictures the decode times, which the packager makes equal; of sound less the priming.
+    # Presentation times: of pictures the decode times, which the packager makes equal; of sound less the
+    # priming.
     shift = segment.fragments[0].tfdt_ticks - segment.start_ticks
     assert shift in (0, media_time)
     return media.Segment(

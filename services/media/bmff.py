@@ -1,7 +1,7 @@
 """ISO base media file format (ISO/IEC 14496-12): the boxes that Kino reads and writes.
 
-Only what fragmented MP4 needs. Offsets and sizes are bytes into the buffer given; times are ticks of the track's
-timescale. Whatever does not parse raises `MalformedMedia`.
+Only what fragmented MP4 needs. Offsets and sizes are bytes into the buffer given; times are ticks of the
+track's timescale. Whatever does not parse raises `MalformedMedia`.
 """
 
 from __future__ import annotations

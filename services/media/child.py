@@ -1,9 +1,9 @@
-"""Shuts itself in, then becomes the program it was asked to run; used by `sandbox`, never imported by a service.
+"""Shuts itself in, then becomes the program it was asked to run; `sandbox` runs it, no service does.
 
-Run as `python -I -S child.py POLICY COMMAND…`, `POLICY` being JSON (see `sandbox.Policy`). It is a program of its
-own, with the standard library only, because what it does to itself must never happen in a server: a new user and
-network namespace, a system call filter, Landlock rules and resource limits. Exit code 97 means that it could not
-shut itself in as asked, and that the command was not started.
+Run as `python -I -S child.py POLICY COMMAND…`, `POLICY` being JSON (see `sandbox.Policy`). It is a program of
+its own, with the standard library only, because what it does to itself must never happen in a server: a new
+user and network namespace, a system call filter, Landlock rules and resource limits. Exit code 97 means that
+it could not shut itself in as asked, and that the command was not started.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2
 
-# include/uapi/linux/audit.h, and each machine's numbers for: socket, ptrace, process_vm_readv, process_vm_writev,
-# kill, pidfd_send_signal, io_uring_setup (a ring opens sockets past any filter), bpf.
+# include/uapi/linux/audit.h, and each machine's numbers for: socket, ptrace, process_vm_readv,
+# process_vm_writev, kill, pidfd_send_signal, io_uring_setup (a ring opens sockets past any filter), bpf.
 MACHINES = {
     "x86_64": (0xC000003E, (41, 101, 310, 311, 62, 424, 425, 321)),
     "aarch64": (0xC00000B7, (198, 117, 270, 271, 129, 424, 425, 280)),
@@ -71,7 +71,7 @@ def filter_calls() -> bool:
 
 
 def limit_files(read: list[str], write: list[str]) -> int:
-    """Leaves only `read` to read and run and `write` to change; returns the Landlock version that holds, or 0."""
+    """Leaves only `read` to read and run, `write` to change; the Landlock version that holds, or 0."""
     version = libc.syscall(LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
         return 0

@@ -1,10 +1,10 @@
 """Fragmented MP4 as Kino stores it: parsing what an encoder wrote, and writing it again in one exact form.
 
-Every encoder has its own habits (edit lists, negative composition offsets, where `tfdt` starts), and they change
-with its version. So samples are read out of the encoder's file, checked, and written anew: `tfdt` is the segment's
-absolute presentation start, one fragment per sync point, unsigned composition offsets around a constant delay
-that the init segment's edit list takes off again. Players that ignore edit lists are then late by that constant,
-and never by something that changes from one segment to the next.
+Every encoder has its own habits (edit lists, negative composition offsets, where `tfdt` starts), and they
+change with its version. So samples are read out of the encoder's file, checked, and written anew: `tfdt` is
+the segment's absolute presentation start, one fragment per sync point, unsigned composition offsets around a
+constant delay that the init segment's edit list takes off again. Players that ignore edit lists are then late
+by that constant, and never by something that changes from one segment to the next.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class RawFragment:
-    """One `moof` with its data as an encoder wrote it; `tfdt_ticks` is the decode time of its first sample."""
+    """One `moof` with its data as an encoder wrote it; `tfdt_ticks` is when its first sample is decoded."""
 
     sequence: int
     track_id: int
@@ -264,7 +264,8 @@ def _without_bitrates(data: bytes, stsd: Box) -> bytes:
     entries = []
     body = data[stsd.body : stsd.body + 8]
     for entry in bmff.boxes(data, stsd.body + 8, stsd.end):
-        # The fixed fields before the first inner box: 78 bytes in a visual entry, 28 in an audio entry (12.1, 12.2).
+        # The fixed fields before the first inner box: 78 bytes in a visual entry, 28 in an audio entry (12.1,
+        # 12.2).
         fixed = 28 if entry.kind in (b"mp4a", b"Opus") else 78
         inner = [
             bmff.raw(data, box)
@@ -301,8 +302,8 @@ def _tkhd(data: bytes, trak: Box, track_id: int) -> bytes:
 def write_init(encoder_init: bytes, *, track_id: int, media_time: int) -> bytes:
     """The one init segment of a rendition, from that of any of its chunks.
 
-    It depends only on the codec's parameters: `media_time` (ticks of decode delay or priming) becomes its edit
-    list, and measured or encoder-named boxes (`btrt`, `udta`) are left out.
+    It depends only on the codec's parameters: `media_time` (ticks of decode delay or priming) becomes its
+    edit list, and measured or encoder-named boxes (`btrt`, `udta`) are left out.
     """
     trak = only_track(encoder_init)
     mvhd = bmff.raw(encoder_init, bmff.find(encoder_init, b"moov", b"mvhd"))

@@ -1,8 +1,9 @@
 """The only way a file from outside is opened: in a child with no network, no files and hard limits.
 
-The source goes in as one inherited descriptor and nothing else does. What the machine can enforce is asked once by
-`capabilities()`; when neither a network namespace nor a system call filter can be had, `run` refuses to start
-unless the operator allowed it. FFmpeg's own whitelists (`INPUT_FLAGS`) come on top: they were bypassed before.
+The source goes in as one inherited descriptor and nothing else does. What the machine can enforce is asked
+once by `capabilities()`; when neither a network namespace nor a system call filter can be had, `run` refuses
+to start unless the operator allowed it. FFmpeg's own whitelists (`INPUT_FLAGS`) come on top: they were
+bypassed before.
 """
 
 from __future__ import annotations
@@ -224,7 +225,9 @@ class Running:
     async def finish(self) -> None:
         """Feeds the child's output on until it ends; raises the typed error of whatever stopped it."""
         process, limits = self._process, self._command.limits
-        assert process is not None and process.stdout is not None and process.stderr is not None
+        assert process is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         errors = asyncio.ensure_future(self._stderr.follow(process.stderr))
         try:
             async with asyncio.timeout(limits.wall_s):

@@ -1,8 +1,9 @@
 """Films whose every frame names itself: the demo's footage and the judge of every encode.
 
-Each frame carries its number as a bar code along its lower edge that survives an encode at 240 lines, and as a
-clock for people. At each whole second one frame flashes white and a 1 kHz beep starts on the very same instant.
-The picture changes at `cuts`; inside `loud` it changes every 0.4 s over loud noise, which makes a highlight.
+Each frame carries its number as a bar code along its lower edge that survives an encode at 240 lines, and as
+a clock for people. At each whole second one frame flashes white and a 1 kHz beep starts on the very same
+instant. The picture changes at `cuts`; inside `loud` it changes every 0.4 s over loud noise, which makes a
+highlight.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ class FilmSpec:
 
 
 def check_bits(number: int) -> int:
-    """Four bits over the number's nibbles, chosen so that neither an all-dark nor an all-light code is valid."""
+    """Four bits over the number's nibbles; neither an all-dark nor an all-light code is valid."""
     check = 0b1001
     for shift in range(0, NUMBER_BITS, 4):
         check = (check * 3 + (number >> shift & 0b1111)) & 0b1111
@@ -105,13 +107,13 @@ def _bar_row(number: int, width: int) -> Plane:
 
 
 def read_frame_number(gray: Plane) -> int | None:
-    """The number that a decoded frame (rows × columns of luma, any size) carries, or None if it can't be read."""
+    """The number that a decoded frame (luma, rows × columns, any size) carries; None if unreadable."""
     height, width = gray.shape
     top, bottom = height - int(height * BAR_HEIGHT * Fraction(3, 4)), height - int(height * BAR_HEIGHT / 4)
     levels = gray[top : max(bottom, top + 1)].mean(axis=0)
     edges = [cell * width / CELLS for cell in range(CELLS + 1)]
     means = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         inset = (end - start) / 4
         means.append(float(levels[int(start + inset) : max(int(end - inset), int(start + inset) + 1)].mean()))
     white, black = means[0], means[1]
@@ -200,7 +202,7 @@ class Painter:
 
 
 def paint_sound(spec: FilmSpec) -> Sound:
-    """The film's sound, one channel at 48 kHz: quiet hum, beeps, and the loud passage's noise below 400 Hz."""
+    """The film's sound, mono at 48 kHz: quiet hum, beeps, and the loud passage's noise below 400 Hz."""
     film = spec.timeline
     total = -(-film.duration_ticks * SAMPLE_RATE // film.timescale)
     at = np.arange(total, dtype=np.float32) / SAMPLE_RATE
@@ -238,7 +240,8 @@ def picture_level(gray: Plane) -> float:
 def find_beeps(sound: Sound, rate: int = SAMPLE_RATE) -> list[float]:
     """When beeps start, in seconds from the first sample (mono, −1…1); good to about a millisecond.
 
-    A beep shows as a 1 kHz component in a sliding 4 ms window; its start is where that crosses half its height.
+    A beep shows as a 1 kHz component in a sliding 4 ms window; its start is where that crosses half its
+    height.
     """
     window = rate // 250
     turning = np.exp(-2j * np.pi * BEEP_HZ * np.arange(len(sound)) / rate)

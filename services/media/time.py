@@ -1,9 +1,9 @@
 """Media time: rational ticks, frame timelines and the grid of segments.
 
-One rule holds everywhere (history, cues, seek, trim): an offset on the source timeline means the frame with the
-largest presentation time at or before it. Presentation times are integers in ticks of a timescale; a tick becomes
-a `Duration` rounded *up* to the nanosecond, and comparison is done in ticks, so that the nanoseconds of a frame
-always lead back to that frame. Zero is the first presented video frame.
+One rule holds everywhere (history, cues, seek, trim): an offset on the source timeline means the frame with
+the largest presentation time at or before it. Presentation times are integers in ticks of a timescale; a tick
+becomes a `Duration` rounded *up* to the nanosecond, and comparison is done in ticks, so that the nanoseconds
+of a frame always lead back to that frame. Zero is the first presented video frame.
 """
 
 from __future__ import annotations

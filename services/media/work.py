@@ -1,7 +1,8 @@
 """The worker's side of `SchedulerService.Work`, shared by all who take tasks.
 
-A task goes on while the stream is broken: the worker dials in again, names what it still holds with its fences, and
-only stops what the scheduler no longer grants it. Results are kept until the scheduler says that they are settled.
+A task goes on while the stream is broken: the worker dials in again, names what it still holds with its
+fences, and only stops what the scheduler no longer grants it. Results are kept until the scheduler says that
+they are settled.
 """
 
 from __future__ import annotations

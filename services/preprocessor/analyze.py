@@ -1,4 +1,4 @@
-"""One FFmpeg pass over a window of the source: shots, motion and loudness, and proof that its frames are as probed."""
+"""One FFmpeg pass over a window: shots, motion and loudness, and proof that its frames are as probed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -18,7 +19,8 @@ from services.media.errors import SourceChanged
 from services.media.time import Timeline
 from services.preprocessor.model import Analysis, Feature, SourceReport, Window
 
-#: scdet's score from which a frame begins a shot (its own default; it found all nine cuts it was measured on).
+#: scdet's score from which a frame begins a shot (its own default; it found all nine cuts it was measured
+#: on).
 SHOT_SCORE = 10.0
 #: A flash changes back at once: the frame after it differs nearly as much as the flash itself did.
 FLASH_SHARE = 0.7
@@ -30,7 +32,7 @@ _PTS = re.compile(r"pts:\s*(-?\d+)")
 
 @dataclass(frozen=True)
 class _Frame:
-    """What scdet says of one frame: its time in ticks of the timeline, and its difference to the one before."""
+    """What scdet says of one frame: its time in ticks, and its difference to the one before."""
 
     pts: int
     difference: float
@@ -156,8 +158,7 @@ def _stretches(timeline: Timeline, window: Window) -> list[tuple[int, int]]:
     start, end = timeline.pts(window.start_frame), timeline.pts(window.end_frame)
     count = max(1, round(Fraction(end - start, timeline.timescale)))
     edges = [timeline.frame_at_ticks(start + k * timeline.timescale) for k in range(count)]
-    unique = sorted({window.start_frame, *edges}) + [window.end_frame]
-    return list(zip(unique, unique[1:], strict=False))
+    return list(pairwise([*sorted({window.start_frame, *edges}), window.end_frame]))
 
 
 def _features(

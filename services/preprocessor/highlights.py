@@ -1,4 +1,4 @@
-"""The best passages of a film, from what was measured: z(motion) + z(cuts) + z(loudness), second by second."""
+"""The best passages of a film as measured: z(motion) + z(cuts) + z(loudness), second by second."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Passage:
 
 
 def standard_scores(values: Sequence[float], least_deviation: float) -> list[float]:
-    """How many standard deviations each value lies above the mean; all zero where they deviate less than the least."""
+    """How many standard deviations each value lies above the mean; zeros below the least deviation."""
     if not values:
         return []
     mean, deviation = fmean(values), pstdev(values)

@@ -1,8 +1,9 @@
 """Where a source is cut: analysis windows, and chunks that follow its shots on the absolute grid.
 
-Chunks last 4 to 7 s and begin on a change of shot where one lies in reach, never over 10 s. A window's edges are
-always cuts, so that windows are planned without knowledge of each other; only a window's last chunk may therefore
-be short. The plan is the cheapest of all, found by dynamic programming, and depends on nothing but its arguments.
+Chunks last 4 to 7 s and begin on a change of shot where one lies in reach, never over 10 s. A window's edges
+are always cuts, so that windows are planned without knowledge of each other; only a window's last chunk may
+therefore be short. The plan is the cheapest of all, found by dynamic programming, and depends on nothing but
+its arguments.
 """
 
 from __future__ import annotations

@@ -71,8 +71,9 @@ async def _facts(path: Path, *, deep: bool, allow_network: bool) -> dict[str, An
 def exact_timeline(timescale: int, runs: Sequence[FrameRun], rates: Sequence[Fraction]) -> Timeline:
     """The frames' true times.
 
-    Where the container's clock is too coarse for a constant rate (Matroska counts milliseconds, MPEG-TS cannot
-    halve its tick) its times wander around the rate by up to a tick; then the rate itself is the truth.
+    Where the container's clock is too coarse for a constant rate (Matroska counts milliseconds, MPEG-TS
+    cannot halve its tick) its times wander around the rate by up to a tick; then the rate itself is the
+    truth.
     """
     rough = Timeline(timescale=timescale, runs=tuple(runs))
     if rough.constant_rate is not None:
@@ -192,14 +193,15 @@ def _report(facts: dict[str, Any], timeline: Timeline | None) -> SourceReport:
 
 
 async def inspect(path: Path, *, allow_network: bool = False) -> SourceReport:
-    """What a file is, from its headers and its first frames; raises the typed reason when it can't be processed."""
+    """What a file is, from its headers and first frames; raises like `probe`."""
     sniff(path)
     return _report(await _facts(path, deep=False, allow_network=allow_network), None)
 
 
 async def probe(path: Path, *, allow_network: bool = False) -> Probe:
-    """What a file is and when each of its frames is shown; its last pictures are decoded to see that they are there.
+    """What a file is and when each of its frames is shown.
 
+    Its last pictures are decoded, to see that they are there.
     Raises `SourceEmpty`, `SourceIsPlaylist`, `SourceNotMedia`, `SourceTruncated`, `SourceHasNoVideo`,
     `SourceUnsupported`, or what the sandbox raises.
     """

@@ -1,7 +1,7 @@
 """Reads a source with PyAV, shut in: what it is, and when each of its frames is shown.
 
-A program, run by `probe` inside the sandbox with the source as descriptor 3. It prints one JSON object: the facts,
-or `{"refused": REASON, "problem": …}`. It decides nothing but what only a demuxer can see.
+A program, run by `probe` inside the sandbox with the source as descriptor 3. It prints one JSON object: the
+facts, or `{"refused": REASON, "problem": …}`. It decides nothing but what only a demuxer can see.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ MAX_BOXES = 200_000
 
 
 def sniff(path: Path) -> None:
-    """Raises `SourceEmpty`, `SourceIsPlaylist` or `SourceTruncated` when the file's first bytes and lengths show it."""
+    """Raises `SourceEmpty`, `SourceIsPlaylist` or `SourceTruncated` when first bytes and lengths show it."""
     size = path.stat().st_size
     if size == 0:
         raise SourceEmpty
