@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import OSA
 from rapidfuzz.fuzz import ratio
 
-from services.search.text import fold, joined
+from services.search.text import fold, is_dense, joined
 
 #: Hits below this have little more than letters in common with the query.
 LEAST_SCORE = 0.55
@@ -63,8 +63,8 @@ def _order(hit: Hit) -> tuple[float, int, int, str]:
 def score(query: str, name: str) -> float:
     """How well a folded name answers a folded query, 0 to 1.
 
-    The best of three readings: the whole name, with words joined or split; its beginning, while it is being
-    typed; its words in any order, or some of them.
+    The best of four readings: the whole name, with words joined or split; its beginning, while it is being
+    typed; its words in any order, or some of them; a piece of it, for scripts without spaces.
     """
     q, n = joined(query), joined(name)
     if not q or not n:
@@ -74,7 +74,8 @@ def score(query: str, name: str) -> float:
     whole = 0.98 * OSA.normalized_similarity(q, n)
     begun = 0.96 * _prefix(q, n)
     words = _words(query.split(), name.split())
-    return max(whole, begun, words)
+    piece = 0.9 * (0.8 + 0.2 * len(q) / len(n)) if q in n and is_dense(q[0]) else 0.0
+    return max(whole, begun, words, piece)
 
 
 def _prefix(query: str, name: str) -> float:

@@ -16,7 +16,7 @@ from services.runtime.errors import FailedPrecondition
 from services.runtime.sql import Database
 from services.search.model import Document, Hit, Viewer, rank
 from services.search.tables import DOCUMENTS, GENERATIONS
-from services.search.text import fold, grams
+from services.search.text import fold, grams, lookups
 
 #: How many candidates are ranked at least; the right one was among the first 60 for 99 % of misspelt queries.
 _CANDIDATES = 100
@@ -65,7 +65,7 @@ class SqliteIndex:
     async def search(self, query: str, viewer: Viewer, limit: int) -> list[Hit]:
         """See `TitleIndex.search`."""
         asked = {
-            "grams": " OR ".join(sorted(_terms(grams(fold(query))))),
+            "grams": " OR ".join(sorted(_terms(lookups(fold(query))))),
             "sees_all": viewer.sees_all,
             "subject": viewer.subject,
             "limit": max(limit, _CANDIDATES),

@@ -52,16 +52,22 @@ def joined(folded: str) -> str:
 
 
 def grams(folded: str) -> set[str]:
-    """What a folded text is looked up by.
+    """What a folded text is filed under.
 
     Three-character pieces of the text without spaces, so that joined and split words meet; the start of each
     word; of dense scripts single characters and pairs.
     """
-    found = set(_pieces(joined(folded)))
-    for word in folded.split():
-        found.add(f"^{word[:2]}")
-        found.add(f"^{word[:1]}")
-    return found
+    words = folded.split()
+    return {
+        *_pieces(joined(folded)),
+        *(f"^{word[:2]}" for word in words),
+        *(f"^{word[:1]}" for word in words),
+    }
+
+
+def lookups(folded: str) -> set[str]:
+    """What a folded query is looked up by: its `grams`, but first letters only of words that have no more."""
+    return {*_pieces(joined(folded)), *(f"^{word[:2]}" for word in folded.split())}
 
 
 def _pieces(text: str) -> Iterator[str]:
