@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, delete, exists, insert, or_, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
 from services.catalog.model import (
     Details,
@@ -25,7 +26,7 @@ from services.catalog.model import (
 from services.catalog.store import Session
 from services.catalog.tables import MEDIA, MEDIA_DETAILS, OUTBOX, RENDITIONS, SEGMENTS, SWEEPS, TITLES
 from services.runtime.idempotency import replay_or_run
-from services.runtime.sql import Database
+from services.runtime.sql import Database, Retry
 
 T = TypeVar("T")
 
@@ -154,8 +155,12 @@ class SqlSession:
     def add_segments(self, title_id: str, job: str, rendition_id: str, segments: Sequence[Segment]) -> None:
         """See `Session.add_segments`."""
         where = {"title_id": title_id, "job": job, "rendition_id": rendition_id}
-        if segments:
+        if not segments:
+            return
+        try:
             self._connection.execute(insert(SEGMENTS), [{**where, **vars(segment)} for segment in segments])
+        except IntegrityError as error:
+            raise Retry from error  # another writer was first; the transaction looks again
 
     def ready_from(self, title_id: str, job: str, rendition_id: str, number: int) -> int:
         """See `Session.ready_from`; every segment is passed once in the life of its rendition."""

@@ -76,8 +76,8 @@ def _check_offset(field: str, ns: int) -> None:
 class View:
     """What a profile has seen of a title.
 
-    Views of the same key form a lattice: `merged` is commutative, associative and idempotent (but for the bound
-    on the number of intervals), so reports may be added in any order and any number of times.
+    Views of the same key form a lattice: `merged` is commutative, associative and idempotent (but for the
+    bound on the number of intervals), so reports may be added in any order and any number of times.
     """
 
     key: Key

@@ -18,8 +18,8 @@ class HistoryStore(Protocol):
     async def record(self, report: Report) -> View | None:
         """Merge a report into its view; the view after it.
 
-        None when the view or the profile's history was deleted at or after the start of the report's playback:
-        the report is then dropped for good. Concurrent reports of one view are all kept.
+        None when the view or the profile's history was deleted at or after the start of the report's
+        playback: the report is then dropped for good. Concurrent reports of one view are all kept.
         """
 
     async def view(self, key: Key) -> View | None:

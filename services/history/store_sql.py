@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
 from services.history.intervals import Intervals
 from services.history.model import Key, Order, Report, View
 from services.history.tables import DELETIONS, VIEWS
-from services.runtime.sql import Database
+from services.runtime.sql import Database, Retry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALL_TITLES = ""
@@ -36,7 +37,10 @@ class SqlHistory:
                 return None
             old, new = _read(connection, report.key), View.of(report)
             if old is None:
-                connection.execute(insert(VIEWS).values(_row(new)))
+                try:
+                    connection.execute(insert(VIEWS).values(_row(new)))
+                except IntegrityError as error:
+                    raise Retry from error  # another report was first; the transaction merges with it
                 return new
             new = old.merged(new)
             if new != old:

@@ -6,7 +6,6 @@ from operator import methodcaller
 
 import pytest
 from sqlalchemy import inspect
-from sqlalchemy.exc import IntegrityError
 
 from services.catalog.model import (
     Details,
@@ -23,6 +22,7 @@ from services.catalog.model import (
 from services.catalog.store import Session
 from services.catalog.store_sql import SqlStore
 from services.catalog.tables import metadata
+from services.runtime.errors import Unavailable
 from services.runtime.idempotency import RequestIdReused
 from services.runtime.sql import Database
 
@@ -180,7 +180,7 @@ async def test_the_first_writer_of_a_segment_wins(store: SqlStore) -> None:
     where = ("t1", "jobs/j1", "h264-720")
     await store.write(lambda session: session.add_segments(*where, [segment(0), segment(2)]))
     late = replace(segment(0), object_key="late")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Unavailable):
         await store.write(lambda session: session.add_segments(*where, [segment(1), late]))
     assert await store.read(lambda session: session.segments(*where, 0, 9)) == [segment(0), segment(2)]
     assert await store.read(lambda session: session.published(*where, [0, 1])) == {0: segment(0).object_key}

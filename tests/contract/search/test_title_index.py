@@ -118,9 +118,9 @@ async def test_titles_of_every_script_are_found(index: TitleIndex, name: str, qu
 @pytest.mark.parametrize(
     "query",
     [
-        '"', "'", "*", "a*", "NEAR(a b)", "a AND b", "a OR", "NOT x", "-x", "(", "{x y}: z", "pieces:solaris",
-        "^sol", "'; DROP TABLE documents; --", "%", "_", "\\", "\x00", "a\x00b", "x " * 100, "x" * 200, "é" * 200,
-        "ab cd ef gh " * 16, "\u202e" * 10, "\ud7ff", "🎬" * 200, "a\u0301" * 100,
+        '"', "'", "*", "a*", "NEAR(a b)", "a AND b", "a OR", "NOT x", "-x", "(", "{x y}: z", "pieces:sol",
+        "^sol", "'; DROP TABLE documents; --", "%", "_", "\\", "\x00", "a\x00b", "x " * 100, "x" * 200,
+        "é" * 200, "ab cd ef gh " * 16, "\u202e" * 10, "\ud7ff", "🎬" * 200, "a\u0301" * 100,
         "".join(map(chr, range(0x4E00, 0x4EC8))),
     ],
 )  # fmt: skip

@@ -105,7 +105,7 @@ def test_who_sees_a_title(fields: dict[str, object], by_viewer: bool, by_owner: 
     ("renditions", "playable"),
     [
         ([], False),
-        ([sound(4)], False),
+        ([sound(2)], False),
         ([video(480, 2)], True),
         ([video(480, 1)], False),
         ([video(720, 4), video(480, 1)], False),  # only the lowest counts
