@@ -14,8 +14,8 @@ from kino.billing.v1 import billing_pb2 as pb
 from kino.billing.v1 import billing_pb2_grpc
 from kino.billing.v1 import resources_pb2 as res
 from kino.common.v1.money_pb2 import Money
-from services.billing import bootstrap
 from services.billing.bootstrap import build
+from services.billing.usecases import Billing
 from services.runtime.app import Running
 from services.runtime.auth import OPERATOR, VIEWER
 from services.runtime.clock import ManualClock
@@ -177,14 +177,14 @@ class TestTheLifeOfASubscription:
             await pay(stub, callers, made.invoice)
         clock.set(utc("2025-03-01T00:00:00"))
         rounds: asyncio.Queue[int] = asyncio.Queue()
-        run_biller = bootstrap.Billing.run_biller
+        run_biller = Billing.run_biller
 
-        async def told(self: bootstrap.Billing) -> int:
+        async def told(self: Billing) -> int:
             done = await run_biller(self)
             rounds.put_nowait(done)
             return done
 
-        monkeypatch.setattr(bootstrap.Billing, "run_biller", told)
+        monkeypatch.setattr(Billing, "run_biller", told)
         async with serving(tmp_path, clock=clock, billing=build) as process, channel_of(process) as channel:
             assert await rounds.get() == 1
             request = pb.ListInvoicesRequest(parent="users/ann")

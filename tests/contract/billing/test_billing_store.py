@@ -21,6 +21,7 @@ from services.billing.model import (
     InvoiceState,
     PlanArchived,
     State,
+    Subscription,
     begin,
 )
 from services.billing.money import Money
@@ -317,7 +318,7 @@ class TestSubscriptions:
 
     async def test_they_are_listed_newest_first_and_paged(self, desk: Desk) -> None:
         plan = await desk.plan()
-        made = []
+        made: list[Subscription] = []
         for _ in range(3):
             subscription, _ = await desk.subscribe("ann", plan)
             made.insert(0, await desk.billing.cancel_subscription("ann", subscription.id))

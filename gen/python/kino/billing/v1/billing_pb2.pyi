@@ -499,7 +499,7 @@ class RecordPaymentRequest(_message.Message):
     invoice: _builtins.str
     """Required. Format: `users/{user}/invoices/{invoice}`."""
     reference: _builtins.str
-    """Optional. The payer's or the bank's reference, at most 200 characters. No card numbers."""
+    """Optional. The payer's or the bank's reference, at most 200 characters. What looks like a card number is refused."""
     request_id: _builtins.str
     """Required. A UUID made by the client before the first try (AIP-155)."""
     @_builtins.property

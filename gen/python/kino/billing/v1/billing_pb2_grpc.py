@@ -118,7 +118,7 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPlans(self, request, context):
-        """Lists the plans that can be subscribed to, cheapest first.
+        """Lists the plans that can be subscribed to, cheapest first within a currency.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,8 +148,8 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelSubscription(self, request, context):
-        """Cancels a subscription at the end of what is paid or tried; an incomplete one ends at once and its open invoice is
-        voided. Cancelling twice succeeds.
+        """Cancels a subscription at the end of what is paid or tried; an incomplete or past due one ends at once and its open
+        invoice is voided. Cancelling twice succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,7 +186,8 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckEntitlement(self, request, context):
-        """Tells what a user may watch now. Reads committed state only; never a cache or a replica.
+        """Tells what a user may watch now. Reads committed state only; never a cache or a replica. Right at the instant it is
+        asked, while the states in lists follow the calendar within a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

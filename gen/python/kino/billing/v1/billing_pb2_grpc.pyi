@@ -23,7 +23,7 @@ class BillingServiceStub:
     GetPlan: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetPlanRequest, _billing_pb2.GetPlanResponse]
     """Gets a plan, archived or not."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListPlansRequest, _billing_pb2.ListPlansResponse]
-    """Lists the plans that can be subscribed to, cheapest first."""
+    """Lists the plans that can be subscribed to, cheapest first within a currency."""
     ArchivePlan: _aio.UnaryUnaryMultiCallable[_billing_pb2.ArchivePlanRequest, _billing_pb2.ArchivePlanResponse]
     """Closes a plan to new subscriptions; existing ones go on. Archiving twice succeeds."""
     CreateSubscription: _aio.UnaryUnaryMultiCallable[_billing_pb2.CreateSubscriptionRequest, _billing_pb2.CreateSubscriptionResponse]
@@ -34,8 +34,8 @@ class BillingServiceStub:
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListSubscriptionsRequest, _billing_pb2.ListSubscriptionsResponse]
     """Lists a user's subscriptions, newest first."""
     CancelSubscription: _aio.UnaryUnaryMultiCallable[_billing_pb2.CancelSubscriptionRequest, _billing_pb2.CancelSubscriptionResponse]
-    """Cancels a subscription at the end of what is paid or tried; an incomplete one ends at once and its open invoice is
-    voided. Cancelling twice succeeds.
+    """Cancels a subscription at the end of what is paid or tried; an incomplete or past due one ends at once and its open
+    invoice is voided. Cancelling twice succeeds.
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetInvoiceRequest, _billing_pb2.GetInvoiceResponse]
     """Gets an invoice."""
@@ -49,7 +49,9 @@ class BillingServiceStub:
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListLedgerEntriesRequest, _billing_pb2.ListLedgerEntriesResponse]
     """Lists the postings of the ledger in order."""
     CheckEntitlement: _aio.UnaryUnaryMultiCallable[_billing_pb2.CheckEntitlementRequest, _billing_pb2.CheckEntitlementResponse]
-    """Tells what a user may watch now. Reads committed state only; never a cache or a replica."""
+    """Tells what a user may watch now. Reads committed state only; never a cache or a replica. Right at the instant it is
+    asked, while the states in lists follow the calendar within a minute.
+    """
 
 class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Plans, subscriptions, invoices and the ledger. Card data never reaches Kino. Every movement of money is recorded with
@@ -78,7 +80,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.ListPlansRequest,
         context: _aio.ServicerContext[_billing_pb2.ListPlansRequest, _abc.Awaitable[_billing_pb2.ListPlansResponse]],
     ) -> _abc.Awaitable[_billing_pb2.ListPlansResponse]:
-        """Lists the plans that can be subscribed to, cheapest first."""
+        """Lists the plans that can be subscribed to, cheapest first within a currency."""
 
     @_abc_1.abstractmethod
     def ArchivePlan(
@@ -113,8 +115,8 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.CancelSubscriptionRequest,
         context: _aio.ServicerContext[_billing_pb2.CancelSubscriptionRequest, _abc.Awaitable[_billing_pb2.CancelSubscriptionResponse]],
     ) -> _abc.Awaitable[_billing_pb2.CancelSubscriptionResponse]:
-        """Cancels a subscription at the end of what is paid or tried; an incomplete one ends at once and its open invoice is
-        voided. Cancelling twice succeeds.
+        """Cancels a subscription at the end of what is paid or tried; an incomplete or past due one ends at once and its open
+        invoice is voided. Cancelling twice succeeds.
         """
 
     @_abc_1.abstractmethod
@@ -158,6 +160,8 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.CheckEntitlementRequest,
         context: _aio.ServicerContext[_billing_pb2.CheckEntitlementRequest, _abc.Awaitable[_billing_pb2.CheckEntitlementResponse]],
     ) -> _abc.Awaitable[_billing_pb2.CheckEntitlementResponse]:
-        """Tells what a user may watch now. Reads committed state only; never a cache or a replica."""
+        """Tells what a user may watch now. Reads committed state only; never a cache or a replica. Right at the instant it is
+        asked, while the states in lists follow the calendar within a minute.
+        """
 
 def add_BillingServiceServicer_to_server(servicer: BillingServiceServicer, server: _aio.Server) -> None: ...

@@ -72,7 +72,9 @@ class Plan(_message.Message):
     """Output only. True when no new subscription can be made."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """Price of one period. Zero makes a free plan that entitles at once."""
+        """Price of one period, 0 to 10^12 minor units of a currency in use. Zero makes a free plan that entitles at once and
+        has no invoices.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -115,11 +117,15 @@ class Subscription(_message.Message):
         STATE_TRIALING: Subscription._State.ValueType  # 1
         """In its free trial: entitles."""
         STATE_INCOMPLETE: Subscription._State.ValueType  # 2
-        """Waits for the payment of its first invoice: entitles to nothing."""
+        """Waits for the payment of its first invoice: entitles to nothing. Unpaid for seven days it ends, and the invoice
+        is voided.
+        """
         STATE_ACTIVE: Subscription._State.ValueType  # 3
         """Paid up: entitles."""
         STATE_PAST_DUE: Subscription._State.ValueType  # 4
-        """An invoice after the first is due and unpaid; entitles until the grace period of seven days ends."""
+        """An invoice after the first is due and unpaid; entitles until the grace period of seven days ends. Then the
+        subscription ends and the invoice is voided.
+        """
         STATE_CANCELED: Subscription._State.ValueType  # 5
         """Over: entitles to nothing and is not billed again."""
 
@@ -131,11 +137,15 @@ class Subscription(_message.Message):
     STATE_TRIALING: Subscription.State.ValueType  # 1
     """In its free trial: entitles."""
     STATE_INCOMPLETE: Subscription.State.ValueType  # 2
-    """Waits for the payment of its first invoice: entitles to nothing."""
+    """Waits for the payment of its first invoice: entitles to nothing. Unpaid for seven days it ends, and the invoice
+    is voided.
+    """
     STATE_ACTIVE: Subscription.State.ValueType  # 3
     """Paid up: entitles."""
     STATE_PAST_DUE: Subscription.State.ValueType  # 4
-    """An invoice after the first is due and unpaid; entitles until the grace period of seven days ends."""
+    """An invoice after the first is due and unpaid; entitles until the grace period of seven days ends. Then the
+    subscription ends and the invoice is voided.
+    """
     STATE_CANCELED: Subscription.State.ValueType  # 5
     """Over: entitles to nothing and is not billed again."""
 
@@ -261,11 +271,11 @@ class Invoice(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When it was made."""
+        """Output only. When it was made: the start of the billed period, however late the biller came by."""
 
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When it must be paid."""
+        """Output only. When it must be paid: at once. Seven days later the subscription ends."""
 
     @_builtins.property
     def paid_time(self) -> _timestamp_pb2.Timestamp:
@@ -351,7 +361,7 @@ class LedgerEntry(_message.Message):
     debit_account: _builtins.str
     """Output only. Account debited, for example `receivable/users/{user}`."""
     credit_account: _builtins.str
-    """Output only. Account credited, for example `revenue`."""
+    """Output only. Account credited: `deferred_revenue` for an invoice, `revenue` once its period is delivered."""
     cause: _builtins.str
     """Output only. What caused it: an invoice's name, with a payment's reference where there is one."""
     @_builtins.property
@@ -360,7 +370,7 @@ class LedgerEntry(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When it was posted."""
+        """Output only. When what it books took place."""
 
     def __init__(
         self,
@@ -398,10 +408,10 @@ class Entitlement(_message.Message):
     subscription: _builtins.str
     """The subscription behind it; empty where none exists."""
     reason: _builtins.str
-    """When not entitled: why, as a reason in upper snake case, for example `NO_SUBSCRIPTION`, `INVOICE_UNPAID`."""
+    """When not entitled: why. One of `NO_SUBSCRIPTION`, `INVOICE_UNPAID` and `SUBSCRIPTION_ENDED`."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When this answer must be asked for again at the latest."""
+        """When this answer must be asked for again at the latest: within a minute, and no later than its next known change."""
 
     def __init__(
         self,

@@ -102,7 +102,8 @@ class IdentityServiceServicer:
     """
 
     def SignUp(self, request, context):
-        """Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`.
+        """Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`: repeated
+        with the same password, it answers with the same account and a fresh session.
         Fails with `EMAIL_TAKEN` when another account has the address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -119,7 +120,7 @@ class IdentityServiceServicer:
 
     def RefreshSession(self, request, context):
         """Exchanges a refresh token for a new session. Each refresh token works once; a second use is taken for theft and ends
-        the session, except by the same client within ten seconds (a lost reply).
+        the session, except by the same client (program and address) within ten seconds, whose reply may have got lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,7 +17,8 @@ class IdentityServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SignUp: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignUpRequest, _identity_pb2.SignUpResponse]
-    """Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`.
+    """Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`: repeated
+    with the same password, it answers with the same account and a fresh session.
     Fails with `EMAIL_TAKEN` when another account has the address.
     """
     SignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]
@@ -26,7 +27,7 @@ class IdentityServiceStub:
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for a new session. Each refresh token works once; a second use is taken for theft and ends
-    the session, except by the same client within ten seconds (a lost reply).
+    the session, except by the same client (program and address) within ten seconds, whose reply may have got lost.
     """
     SignOut: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]
     """Ends the session of the refresh token. Ending an ended session succeeds."""
@@ -58,7 +59,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.SignUpRequest,
         context: _aio.ServicerContext[_identity_pb2.SignUpRequest, _abc.Awaitable[_identity_pb2.SignUpResponse]],
     ) -> _abc.Awaitable[_identity_pb2.SignUpResponse]:
-        """Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`.
+        """Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`: repeated
+        with the same password, it answers with the same account and a fresh session.
         Fails with `EMAIL_TAKEN` when another account has the address.
         """
 
@@ -79,7 +81,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_identity_pb2.RefreshSessionRequest, _abc.Awaitable[_identity_pb2.RefreshSessionResponse]],
     ) -> _abc.Awaitable[_identity_pb2.RefreshSessionResponse]:
         """Exchanges a refresh token for a new session. Each refresh token works once; a second use is taken for theft and ends
-        the session, except by the same client within ten seconds (a lost reply).
+        the session, except by the same client (program and address) within ten seconds, whose reply may have got lost.
         """
 
     @_abc_1.abstractmethod

@@ -477,7 +477,7 @@ export declare type RecordPaymentRequest = Message<"kino.billing.v1.RecordPaymen
   amount?: Money | undefined;
 
   /**
-   * Optional. The payer's or the bank's reference, at most 200 characters. No card numbers.
+   * Optional. The payer's or the bank's reference, at most 200 characters. What looks like a card number is refused.
    *
    * @generated from field: string reference = 3;
    */
@@ -646,7 +646,7 @@ export declare const BillingService: GenService<{
     output: typeof GetPlanResponseSchema;
   },
   /**
-   * Lists the plans that can be subscribed to, cheapest first.
+   * Lists the plans that can be subscribed to, cheapest first within a currency.
    *
    * @generated from rpc kino.billing.v1.BillingService.ListPlans
    */
@@ -688,8 +688,8 @@ export declare const BillingService: GenService<{
     output: typeof ListSubscriptionsResponseSchema;
   },
   /**
-   * Cancels a subscription at the end of what is paid or tried; an incomplete one ends at once and its open invoice is
-   * voided. Cancelling twice succeeds.
+   * Cancels a subscription at the end of what is paid or tried; an incomplete or past due one ends at once and its open
+   * invoice is voided. Cancelling twice succeeds.
    *
    * @generated from rpc kino.billing.v1.BillingService.CancelSubscription
    */
@@ -741,7 +741,8 @@ export declare const BillingService: GenService<{
     output: typeof ListLedgerEntriesResponseSchema;
   },
   /**
-   * Tells what a user may watch now. Reads committed state only; never a cache or a replica.
+   * Tells what a user may watch now. Reads committed state only; never a cache or a replica. Right at the instant it is
+   * asked, while the states in lists follow the calendar within a minute.
    *
    * @generated from rpc kino.billing.v1.BillingService.CheckEntitlement
    */

@@ -33,7 +33,8 @@ export declare type Plan = Message<"kino.billing.v1.Plan"> & {
   displayName: string;
 
   /**
-   * Price of one period. Zero makes a free plan that entitles at once.
+   * Price of one period, 0 to 10^12 minor units of a currency in use. Zero makes a free plan that entitles at once and
+   * has no invoices.
    *
    * @generated from field: kino.common.v1.Money price = 3;
    */
@@ -212,7 +213,8 @@ export enum Subscription_State {
   TRIALING = 1,
 
   /**
-   * Waits for the payment of its first invoice: entitles to nothing.
+   * Waits for the payment of its first invoice: entitles to nothing. Unpaid for seven days it ends, and the invoice
+   * is voided.
    *
    * @generated from enum value: STATE_INCOMPLETE = 2;
    */
@@ -226,7 +228,8 @@ export enum Subscription_State {
   ACTIVE = 3,
 
   /**
-   * An invoice after the first is due and unpaid; entitles until the grace period of seven days ends.
+   * An invoice after the first is due and unpaid; entitles until the grace period of seven days ends. Then the
+   * subscription ends and the invoice is voided.
    *
    * @generated from enum value: STATE_PAST_DUE = 4;
    */
@@ -294,14 +297,14 @@ export declare type Invoice = Message<"kino.billing.v1.Invoice"> & {
   total?: Money | undefined;
 
   /**
-   * Output only. When it was made.
+   * Output only. When it was made: the start of the billed period, however late the biller came by.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 7;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * Output only. When it must be paid.
+   * Output only. When it must be paid: at once. Seven days later the subscription ends.
    *
    * @generated from field: google.protobuf.Timestamp due_time = 8;
    */
@@ -424,7 +427,7 @@ export declare type LedgerEntry = Message<"kino.billing.v1.LedgerEntry"> & {
   debitAccount: string;
 
   /**
-   * Output only. Account credited, for example `revenue`.
+   * Output only. Account credited: `deferred_revenue` for an invoice, `revenue` once its period is delivered.
    *
    * @generated from field: string credit_account = 3;
    */
@@ -445,7 +448,7 @@ export declare type LedgerEntry = Message<"kino.billing.v1.LedgerEntry"> & {
   cause: string;
 
   /**
-   * Output only. When it was posted.
+   * Output only. When what it books took place.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 6;
    */
@@ -486,14 +489,14 @@ export declare type Entitlement = Message<"kino.billing.v1.Entitlement"> & {
   subscription: string;
 
   /**
-   * When this answer must be asked for again at the latest.
+   * When this answer must be asked for again at the latest: within a minute, and no later than its next known change.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * When not entitled: why, as a reason in upper snake case, for example `NO_SUBSCRIPTION`, `INVOICE_UNPAID`.
+   * When not entitled: why. One of `NO_SUBSCRIPTION`, `INVOICE_UNPAID` and `SUBSCRIPTION_ENDED`.
    *
    * @generated from field: string reason = 5;
    */

@@ -619,7 +619,8 @@ export declare const DeleteProfileResponseSchema: GenMessage<DeleteProfileRespon
  */
 export declare const IdentityService: GenService<{
   /**
-   * Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`.
+   * Creates an account with the role viewer and its first profile, and signs it in. Idempotent by `request_id`: repeated
+   * with the same password, it answers with the same account and a fresh session.
    * Fails with `EMAIL_TAKEN` when another account has the address.
    *
    * @generated from rpc kino.identity.v1.IdentityService.SignUp
@@ -642,7 +643,7 @@ export declare const IdentityService: GenService<{
   },
   /**
    * Exchanges a refresh token for a new session. Each refresh token works once; a second use is taken for theft and ends
-   * the session, except by the same client within ten seconds (a lost reply).
+   * the session, except by the same client (program and address) within ten seconds, whose reply may have got lost.
    *
    * @generated from rpc kino.identity.v1.IdentityService.RefreshSession
    */
