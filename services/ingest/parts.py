@@ -1,4 +1,4 @@
-"""Unfinished uploads as files in a folder: `{upload}.part`, and `{upload}.source` while the origin takes it."""
+"""Unfinished uploads as files: `{upload}.part`, and `{upload}.source` while the origin takes it."""
 
 from __future__ import annotations
 

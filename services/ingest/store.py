@@ -26,7 +26,7 @@ class Store(Protocol):
         """Raises `UploadNotFound`."""
 
     async def newest(self, owner: str | None, after: str, limit: int) -> list[Upload]:
-        """Newest first, from the one after the id `after` (empty: from the first); of everybody without owner."""
+        """Newest first, from the one after `after` (an id; empty: all); of everybody without owner."""
 
     async def received(self, upload_id: str, received_bytes: int, expire_time: datetime) -> None:
         """So many bytes are on disk."""

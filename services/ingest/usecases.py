@@ -1,7 +1,8 @@
 """Uploads: begun, filled, completed, cancelled, forgotten.
 
-Completing is a chain of steps each of which may be repeated: state COMPLETING is stored first, and whoever finds it
-(the same call, a repeated one, a new process) goes through the chain again, past the steps that are done.
+Completing is a chain of steps each of which may be repeated: state COMPLETING is stored first, and whoever
+finds it (the same call, a repeated one, a new process) goes through the chain again, past the steps that
+are done.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Uploads:
         highlights: bytes,
         request_id: str,
     ) -> Upload:
-        """Begin an upload; the first one again when the request is repeated. `free`: the title may get a source.
+        """Begin an upload; the same when the request is repeated. `free`: the title may get a source.
 
         Raises `SourceEmpty`, `UploadTooLarge`, `UploadQuotaExceeded`, `TitleHasSource`, `RequestIdReused`.
         """
@@ -172,7 +173,8 @@ class Uploads:
     async def complete(self, upload_id: str, sha256: bytes) -> Upload:
         """Check the whole, hand it to the origin, start its job. Repeated, it goes on or answers the same.
 
-        Raises `UploadIncomplete`, `UploadChecksumMismatch`, `UploadEnded`, and what the preprocessor refuses with.
+        Raises `UploadIncomplete`, `UploadChecksumMismatch`, `UploadEnded`, and what the preprocessor
+        refuses with.
         """
         async with self._lock(upload_id):
             upload = await self._store.begin_completion(upload_id, sha256)
@@ -197,7 +199,7 @@ class Uploads:
         return upload
 
     async def recover(self) -> None:
-        """After a start: files agree with rows again; what a row says was received and isn't there is asked for again."""
+        """After a start: make files and rows agree; bytes that are missing are asked for again."""
         unfinished = await self._store.in_state(State.RECEIVING, State.COMPLETING)
         short = await self._parts.recover({u.upload_id: u.received_bytes for u in unfinished})
         for upload in unfinished:
@@ -235,7 +237,7 @@ class Uploads:
         return lock
 
     def _completion(self, upload_id: str) -> asyncio.Task[Upload]:
-        """The one task that completes this upload; without the deadline and the caller of whoever begins it."""
+        """The one task that completes this upload, without the deadline and caller of who begins it."""
         if upload_id not in self._completing:
             task = asyncio.get_running_loop().create_task(
                 self._finish(upload_id), context=contextvars.Context()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class LazyEngine:
-    """The workflow engine, imported and launched beside the service: nothing waits for it, jobs are rows already."""
+    """The workflow engine, launched beside the service: nothing waits for it, jobs are rows already."""
 
     def __init__(self, context: Context, store: SqlStore, pipeline: Pipeline) -> None:
         self._settings = context.settings

@@ -1,8 +1,8 @@
 """Workers, their slots and leases: which task goes to whom, and when it is taken back.
 
-What must survive is in the store (fence, attempts, results); here is only what a restart may forget: open streams,
-how long each lease still lasts, and the progress of running tasks. After a restart every lease begins anew, so that
-workers have time to dial in again and name what they hold.
+What must survive is in the store (fence, attempts, results); here is only what a restart may forget: open
+streams, how long each lease still lasts, and the progress of running tasks. After a restart every lease
+begins anew, so that workers have time to dial in again and name what they hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from services.runtime.clock import Clock
-from services.runtime.errors import Code
+from services.runtime.errors import Code, Unavailable
 from services.runtime.logs import logger
 from services.scheduler.model import (
     FINAL_CODES,
@@ -115,6 +115,7 @@ class Dispatcher:
         self._matching = asyncio.Lock()
         self._virtual = 0
         self._turn = 0
+        self._closing = False
 
     async def recover(self) -> None:
         """Take up what a predecessor left: leases go on, stored results are published."""
@@ -129,7 +130,17 @@ class Dispatcher:
         self.wake()
 
     async def run(self) -> None:
-        """Match and watch until cancelled; sleeps while there is nothing to do."""
+        """Match and watch until cancelled, which ends all streams; sleeps while there is nothing to do."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            self._closing = True
+            for session in self._sessions.values():
+                session.outbox.put_nowait(None)
+            self._signals.close()
+            raise
+
+    async def _run(self) -> None:
         while True:
             self._wake.clear()
             await self.tick()
@@ -156,8 +167,11 @@ class Dispatcher:
     ) -> tuple[Session, list[Lease]]:
         """A worker dials in. Returns its session and those of the leases it names that are still its own.
 
-        What it was thought to hold and doesn't name, it has lost: that goes to another at once.
+        What it was thought to hold and doesn't name, it has lost: that goes to another at once. Raises
+        `Unavailable` while the service ends.
         """
+        if self._closing:
+            raise Unavailable(retry_after_ms=1_000)
         old = self._session(worker_id)
         old.outbox.put_nowait(None)
         session = Session(

@@ -15,7 +15,7 @@ LEASE = timedelta(seconds=20)
 STALL = timedelta(seconds=120)
 #: Attempts that may fail before the task, and with it the job, is given up.
 MAX_FAILURES = 3
-#: Workers that may vanish with one task before it is taken for the cause. Far above what restarts of a fleet do.
+#: Workers that may vanish with one task before it is taken for the cause; more than restarts of a fleet take.
 MAX_LOSSES = 10
 #: Chunks that start before this belong to the opening of the film.
 OPENING = timedelta(seconds=10)
@@ -249,7 +249,7 @@ _CODEC = 1 << 40
 
 
 def priority(tier: Tier, *, codec: int = 0, position: int = 0) -> int:
-    """The order of a job's tasks, lower first: by tier, then codec (H.264 is 1, AV1 2), then place in the film."""
+    """The order of a job's tasks, lower first: tier, then codec (H.264 is 1, AV1 2), then place."""
     if not (0 <= codec < 256 and 0 <= position < _CODEC):
         raise ValueError(f"codec {codec}, position {position}")
     return tier * _TIER + codec * _CODEC + position
@@ -261,7 +261,7 @@ def tier_of(value: int) -> Tier:
 
 
 def chunk_tier(chunk: Chunk, timescale: int, highlights_ns: Iterable[tuple[int, int]]) -> Tier:
-    """When a chunk is encoded: with the opening, with the highlights (start and end in ns), or with the rest."""
+    """The tier of a chunk: opening, in a highlight (starts and ends in ns), or the rest."""
     start_ns = chunk.start_ticks * 10**9 // timescale
     end_ns = chunk.end_ticks * 10**9 // timescale
     if start_ns < OPENING / timedelta(microseconds=1) * 1000:
@@ -274,10 +274,10 @@ def chunk_tier(chunk: Chunk, timescale: int, highlights_ns: Iterable[tuple[int, 
 def choose(candidates: Sequence[Candidate], *, virtual: int, turn: int) -> Candidate:
     """Which job the next free slot works for, `served` being its tag.
 
-    Start-time fair queueing (Goyal, Vin, Cheng 1996): a job's tag is the work given to it, but no less than the
-    virtual time, so that one that had nothing to do earns no arrears. Of four turns three go to the best tier
-    (openings before bulk), ties to the least served; the fourth to the least served whatever its tier, so
-    that no flow of new films starves an old one.
+    Start-time fair queueing (Goyal, Vin, Cheng 1996): a job's tag is the work given to it, but no less than
+    the virtual time, so that one that had nothing to do earns no arrears. Of four turns three go to the
+    best tier (openings before bulk), ties to the least served; the fourth to the least served whatever its
+    tier, so that no flow of new films starves an old one.
     """
     tagged = [replace(candidate, served=max(candidate.served, virtual)) for candidate in candidates]
     if is_fair(turn):
@@ -290,9 +290,10 @@ def is_fair(turn: int) -> bool:
     return turn % 4 == 3
 
 
-def retry_delay(failures: int) -> timedelta:
-    """How long to wait after the nth failure."""
-    return timedelta(seconds=min(4 ** (failures - 1), 60))
+def retry_delay(failures: int, losses: int, *, counts: bool) -> timedelta:
+    """How long to wait after the nth failure; the first lost worker costs no time at all."""
+    exponent = failures - 1 if counts else losses - 2
+    return timedelta(seconds=min(4**exponent, 60) if exponent >= 0 else 0)
 
 
 def in_words(task: Task, failure: Failure, attempts: int) -> Failure:

@@ -1,7 +1,7 @@
-"""The steps from a source to a complete title. Each may run again after a crash and then changes nothing more.
+"""The steps from a source to a complete title. Each may run again after a crash, and changes nothing then.
 
-Every step answers whether the job goes on; one that fails for good ends the job with the reason, and `finish` is
-always the last.
+Every step answers whether the job goes on; one that fails for good ends the job with the reason, and
+`finish` is always the last.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Pipeline:
         return await self._step(job_id, self._begin)
 
     async def plan(self, job_id: str) -> int:
-        """Once the source is read: plan windows and renditions. The number of windows; 0 when the job is over."""
+        """Once the source is read: plan. The number of windows; 0 when the job is over."""
         windows: list[preprocessor_api.Window] = []
 
         async def work(job: Job) -> None:

@@ -87,7 +87,7 @@ def analyze_task(
     frame_count: int,
     first_chunk: int,
 ) -> NewTask:
-    """Analyse a window. The timeline, which may be large, is put in when the task is handed out (`complete_spec`)."""
+    """Analyse a window. The timeline, often large, is put in when it is handed out (`complete_spec`)."""
     spec = preprocessor.AnalyzeTask(
         source=preprocessor.Source.FromString(job.source),
         report=probe.report,
@@ -213,7 +213,7 @@ def audio_tasks(
                 end_ticks=chunks[-1].end_ticks,
                 output_prefix=job.output_prefix,
             ).SerializeToString(),
-            summary=f"Encoding sound track {rung.stream_index} ({rung.language}) in {_SPOKEN[AUDIO_NAMES[rung.codec]]}",
+            summary=f"Encoding sound ({rung.language}) in {_SPOKEN[AUDIO_NAMES[rung.codec]]}",
         )
         for rung in ladder.audios
     ]

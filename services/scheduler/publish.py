@@ -1,8 +1,8 @@
 """Finished segments on their way into the catalogue, and the removal of objects that lost.
 
-One queue for each job: publications and removals of a job run one after the other, so that nothing is removed that
-is being published. A result waits in the store until it is published; segments announced early wait in memory only,
-for the result names them again.
+One queue for each job: publications and removals of a job run one after the other, so that nothing is
+removed that is being published. A result waits in the store until it is published; segments announced early
+wait in memory only, for the result names them again.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class SegmentPublisher:
             _log.info("orphans deleted", job=job.name, count=len(orphans))
 
     async def _published(self, job: Job) -> set[str]:
-        """Keys of the job's objects that the catalogue names; none when it names another job's or no title."""
+        """Keys of the job's objects that the catalogue names; none when the title is gone or another's."""
         try:
             answer = await patiently(
                 partial(self._catalog.GetMedia, catalog.GetMediaRequest(title=job.title)), _always

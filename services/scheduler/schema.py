@@ -22,14 +22,14 @@ def _table(name: str, *columns: str, **types: Any) -> sa.Table:
 _BLOB: Any = sa.LargeBinary
 _INT: Any = sa.BigInteger
 JOBS = _table(
-    "jobs", "job_id", "title", "owner", "source", "given", "state", "failure", "create_time_us", "playable_time_us",
-    "end_time_us", "probe", "ladder", "highlights", "frame_count", "served", "closed",
+    "jobs", "job_id", "title", "owner", "source", "given", "state", "failure", "create_time_us",
+    "playable_time_us", "end_time_us", "probe", "ladder", "highlights", "frame_count", "served", "closed",
     source=_BLOB, given=_BLOB, probe=_BLOB, ladder=_BLOB, highlights=_BLOB, create_time_us=_INT,
     playable_time_us=_INT, end_time_us=_INT, frame_count=_INT, served=_INT, closed=sa.Boolean,
 )  # fmt: skip
 TASKS = _table(
-    "tasks", "job_id", "task_id", "kind", "need", "priority", "frames", "chunk", "summary", "state", "rank", "fence",
-    "attempt", "failures", "losses", "worker", "not_before_us", "spec", "result",
+    "tasks", "job_id", "task_id", "kind", "need", "priority", "frames", "chunk", "summary", "state", "rank",
+    "fence", "attempt", "failures", "losses", "worker", "not_before_us", "spec", "result",
     priority=_INT, frames=_INT, chunk=_INT, rank=_INT, fence=_INT, attempt=_INT, failures=_INT, losses=_INT,
     not_before_us=_INT, spec=_BLOB, result=_BLOB,
 )  # fmt: skip

@@ -12,11 +12,19 @@ class Signals:
 
     def __init__(self) -> None:
         self._waiters: dict[str, set[asyncio.Event]] = {}
+        #: True when the service ends: nothing will change any more.
+        self.closed = False
 
     def changed(self, job_id: str) -> None:
         """Wake everybody who watches the job."""
         for event in self._waiters.get(job_id, ()):
             event.set()
+
+    def close(self) -> None:
+        """Wake everybody for the last time."""
+        self.closed = True
+        for job_id in self._waiters:
+            self.changed(job_id)
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:

@@ -127,7 +127,7 @@ class Store(Protocol):
         now: datetime,
         pick: Callable[[Sequence[Candidate]], Candidate],
     ) -> Task | None:
-        """Give the worker the best waiting task of the job that `pick` chooses, with a fence above all before.
+        """Give the worker the best waiting task of the job that `pick` chooses, with a higher fence.
 
         None when no waiting task is among its `needs`.
         """
@@ -156,7 +156,8 @@ class Store(Protocol):
     ) -> Ended:
         """Note a failed attempt: the task waits again, or, when it is used up, fails and its job with it.
 
-        `counts`: a failing of the task, else of its worker. `attempt` brings command, error lines, failure, progress.
+        `counts`: a failing of the task, else of its worker. `attempt` brings command, error lines, failure,
+        progress.
         """
 
     async def fail_publication(self, job_id: str, task_id: str, failure: Failure, now: datetime) -> Ended:

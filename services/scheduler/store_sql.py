@@ -79,7 +79,7 @@ class SqlStore:
                     frame_count=0,
                     served=0,
                     closed=False,
-                )  # fmt: skip
+                )
             )
             return replace(job, highlights=job.given)
 
@@ -342,7 +342,7 @@ class SqlStore:
                 _set_task(conn, task.job_id, task.task_id, TaskState.FAILED, failures=failures, losses=losses)
                 told = in_words(task, attempt.failure, task.attempt)
                 return replace(_end_job(conn, task.job_id, JobState.FAILED, told, now), changed=True)
-            retry_at = now + retry_delay(failures) if counts else now
+            retry_at = now + retry_delay(failures, losses, counts=counts)
             _set_task(
                 conn, task.job_id, task.task_id, TaskState.WAITING, failures=failures, losses=losses,
                 not_before_us=to_us(retry_at),
@@ -463,7 +463,7 @@ def _add_tasks(conn: Connection, job_id: str, tasks: Sequence[NewTask]) -> None:
             "worker": "",
             "not_before_us": 0,
             "result": b"",
-        }  # fmt: skip
+        }
         for task in tasks
         if task.task_id not in known
     ]
@@ -485,7 +485,7 @@ def _lease(conn: Connection, task: Task, worker: str, now: datetime) -> Task:
             command="",
             stderr_lines="[]",
             progress=0.0,
-        )  # fmt: skip
+        )
     )
     return replace(task, state=TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from services.runtime.clock import Clock
+from services.runtime.errors import Unavailable
 from services.scheduler.dispatch import Dispatcher
 from services.scheduler.model import Attempt, Job, JobState, Task
 from services.scheduler.signals import Signals
@@ -63,7 +64,10 @@ class Jobs:
         self._dispatcher.stop(ended.stopped, "the job has ended")
 
     async def changes(self, job_id: str) -> AsyncIterator[Job]:
-        """The job now and after each change; ends after it has ended. The caller sets the pace."""
+        """The job now and after each change; ends after it has ended. The caller sets the pace.
+
+        Raises `Unavailable` when the service ends before.
+        """
         with self._signals.watching(job_id) as changed:
             while True:
                 changed.clear()
@@ -72,6 +76,8 @@ class Jobs:
                 if job.state.ended:
                     return
                 await changed.wait()
+                if self._signals.closed:
+                    raise Unavailable(retry_after_ms=1_000)
 
     async def explain(
         self, job_id: str, after: Sequence[object], limit: int

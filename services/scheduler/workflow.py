@@ -1,7 +1,8 @@
 """The workflow of a job on DBOS: its order of steps survives any crash and goes on where it was.
 
-DBOS puts its own thread pool under the event loop it runs on and takes it away when it ends. So it gets a loop
-of its own in a thread; its steps run on the service's loop, where the stores, channels and workers are.
+DBOS puts its own thread pool under the event loop it runs on and takes it away when it ends. So it gets a
+loop of its own in a thread; its steps run on the service's loop, where the stores, channels and workers
+are.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ class WorkflowEngine:
         _use_wal(self._url)
         self._thread = threading.Thread(target=self._loop.run_forever, name="workflows", daemon=True)
         self._thread.start()
-        await self._there(self._launch())
+        try:
+            await self._there(self._launch())
+        except BaseException:
+            await self.close()
+            raise
 
     @property
     def launched(self) -> bool:

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 -- the contract names the methods
 from __future__ import annotations
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+
 from kino.catalog.v1 import catalog_pb2 as catalog
 from kino.catalog.v1 import resources_pb2 as titles
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
@@ -21,7 +23,6 @@ from kino.preprocessor.v1 import preprocessor_pb2 as preprocessor
 from kino.scheduler.v1 import resources_pb2 as jobs
 from kino.scheduler.v1 import scheduler_pb2 as scheduler
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
-
 from services.catalog.bootstrap import build as catalog_build
 from services.ingest.bootstrap import build as ingest_build
 from services.runtime.app import Running
@@ -74,7 +75,9 @@ class User:
         return IngestServiceStub(self.channel)
 
     async def title(self) -> str:
-        request = catalog.CreateTitleRequest(title=titles.Title(display_name="Film"), request_id=str(uuid.uuid4()))
+        request = catalog.CreateTitleRequest(
+            title=titles.Title(display_name="Film"), request_id=str(uuid.uuid4())
+        )
         return (await CatalogServiceStub(self.channel).CreateTitle(request)).title.name
 
     async def begin(self, title: str, size_bytes: int = len(FILM)) -> resources.Upload:
@@ -99,7 +102,7 @@ def part(offset: int, data: bytes) -> api.Part:
 @asynccontextmanager
 async def suite(folder: Path) -> AsyncIterator[Suite]:
     looking = Looking()
-    builds = {
+    builds: dict[str, Any] = {
         "catalog": catalog_build,
         "preprocessor": preprocessor_build(looking),
         "scheduler": scheduler_build,
@@ -127,7 +130,9 @@ async def test_an_uploaded_film_becomes_a_complete_title(tmp_path: Path) -> None
         async with channel_of(s.process, service_token(s.process, "encoder")) as channel:
             worker = asyncio.create_task(Worker(channel=channel, objects=s.process.context.objects).run())
             job = jobs.Job()
-            async for answer in SchedulerServiceStub(ann.channel).WatchJob(scheduler.WatchJobRequest(name=done.job)):
+            async for answer in SchedulerServiceStub(ann.channel).WatchJob(
+                scheduler.WatchJobRequest(name=done.job)
+            ):
                 job = answer.job
             worker.cancel()
         assert (job.state, job.owner) == (jobs.Job.STATE_SUCCEEDED, "users/ann")
@@ -136,7 +141,9 @@ async def test_an_uploaded_film_becomes_a_complete_title(tmp_path: Path) -> None
         assert (await refusal(ann.begin(title)))[:2] == (Code.FAILED_PRECONDITION, "TITLE_HAS_SOURCE")
 
 
-async def test_a_broken_stream_keeps_the_whole_parts_and_the_upload_goes_on_from_there(tmp_path: Path) -> None:
+async def test_a_broken_stream_keeps_the_whole_parts_and_the_upload_goes_on_from_there(
+    tmp_path: Path,
+) -> None:
     async with suite(tmp_path) as s, s.user() as ann:
         upload = await ann.begin(await ann.title())
 
@@ -159,9 +166,15 @@ async def test_a_refused_source_is_rejected_with_its_reason_and_leaves_nothing(t
         upload = await ann.begin(await ann.title())
         await ann.send(upload.name)
         for _ in range(2):
-            assert (await refusal(ann.complete(upload.name)))[:2] == (Code.INVALID_ARGUMENT, "SOURCE_IS_PLAYLIST")
+            assert (await refusal(ann.complete(upload.name)))[:2] == (
+                Code.INVALID_ARGUMENT,
+                "SOURCE_IS_PLAYLIST",
+            )
         found = (await ann.ingest.GetUpload(api.GetUploadRequest(name=upload.name))).upload
-        assert (found.state, found.error.message) == (resources.Upload.STATE_REJECTED, "The file is a playlist.")
+        assert (found.state, found.error.message) == (
+            resources.Upload.STATE_REJECTED,
+            "The file is a playlist.",
+        )
         assert await s.sources() == []
 
 

@@ -71,7 +71,9 @@ class Place:
     clock: ManualClock
     folder: Path
 
-    async def create(self, size_bytes: int = len(FILM), request_id: str = REQUEST, *, free: bool = True) -> Upload:
+    async def create(
+        self, size_bytes: int = len(FILM), request_id: str = REQUEST, *, free: bool = True
+    ) -> Upload:
         return await self.uploads.create(
             title="titles/film", free=free, owner="users/ann", file_name="a.mp4", size_bytes=size_bytes,
             highlights=b"", request_id=request_id,
@@ -125,7 +127,9 @@ async def test_a_film_in_parts_becomes_an_object_and_a_job(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_crash_after_any_step_of_a_completion_loses_and_doubles_nothing(tmp_path: Path, step: str) -> None:
+async def test_a_crash_after_any_step_of_a_completion_loses_and_doubles_nothing(
+    tmp_path: Path, step: str
+) -> None:
     peers = Peers()
 
     def crash(reached: str) -> None:
@@ -146,7 +150,9 @@ async def test_a_crash_after_any_step_of_a_completion_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("step", ["moved", "deleted", "rejected"])
-async def test_a_refused_file_is_gone_and_keeps_its_reason_whatever_crashes(tmp_path: Path, step: str) -> None:
+async def test_a_refused_file_is_gone_and_keeps_its_reason_whatever_crashes(
+    tmp_path: Path, step: str
+) -> None:
     refusal = RemoteError(code=Code.INVALID_ARGUMENT, reason="SOURCE_NOT_MEDIA", message="Not a film.")
 
     def crash(reached: str) -> None:

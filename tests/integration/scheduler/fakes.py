@@ -1,4 +1,6 @@
-"""Peers of the scheduler, scripted: a catalogue and a preprocessor that answer as their contracts say, and a worker."""
+"""Peers of the scheduler, scripted: a catalogue, a preprocessor and a worker that keep to their contracts."""
+
+# ruff: noqa: N802 -- the contract names the methods
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
+
 from kino.catalog.v1 import catalog_pb2 as catalog
 from kino.catalog.v1 import catalog_pb2_grpc as catalog_grpc
 from kino.catalog.v1 import resources_pb2 as titles
@@ -20,7 +23,6 @@ from kino.preprocessor.v1 import resources_pb2 as source
 from kino.scheduler.v1 import resources_pb2 as scheduler
 from kino.scheduler.v1 import scheduler_pb2 as api
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
-
 from services.runtime.app import Build, Context, ServiceApp
 from services.runtime.errors import FailedPrecondition, NotFound
 from services.runtime.objects import ObjectStore
@@ -40,7 +42,9 @@ class Catalog(catalog_grpc.CatalogServiceServicer):
         self.publications: list[tuple[str, int, str]] = []
         self.down = False
 
-    async def BeginMedia(self, request: catalog.BeginMediaRequest, context: Any) -> catalog.BeginMediaResponse:
+    async def BeginMedia(
+        self, request: catalog.BeginMediaRequest, context: Any
+    ) -> catalog.BeginMediaResponse:
         found = self.media.setdefault(request.title, titles.Media(title=request.title, job=request.job))
         if found.job != request.job:
             raise FailedPrecondition("The title has a source.")
@@ -97,6 +101,11 @@ class Catalog(catalog_grpc.CatalogServiceServicer):
         numbers = [number for number in sorted(stored) if number >= request.first_segment]
         return catalog.ListSegmentsResponse(segments=[stored[number] for number in numbers])
 
+    async def _unused(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    CreateTitle = GetTitle = ListTitles = UpdateTitle = DeleteTitle = _unused
+
     def numbers(self, title: str) -> dict[str, list[int]]:
         """Published segment numbers by rendition."""
         return {key[1]: sorted(found) for key, found in self.segments.items() if key[0] == title}
@@ -135,6 +144,11 @@ class Preprocessor(preprocessor_grpc.PreprocessorServiceServicer):
             )
         )
 
+    async def InspectSource(
+        self, request: preprocessor.InspectSourceRequest, context: Any
+    ) -> preprocessor.InspectSourceResponse:
+        return preprocessor.InspectSourceResponse()
+
     async def RankHighlights(
         self, request: preprocessor.RankHighlightsRequest, context: Any
     ) -> preprocessor.RankHighlightsResponse:
@@ -153,7 +167,10 @@ def peer(name: str, full_name: str, add: Callable[[Any, Any], None], servicer: o
 def catalog_build(servicer: object) -> Build:
     """Serve a scripted catalogue."""
     return peer(
-        "catalog", "kino.catalog.v1.CatalogService", catalog_grpc.add_CatalogServiceServicer_to_server, servicer
+        "catalog",
+        "kino.catalog.v1.CatalogService",
+        catalog_grpc.add_CatalogServiceServicer_to_server,
+        servicer,
     )
 
 
@@ -200,7 +217,9 @@ class Worker:
     stopped: list[str] = field(default_factory=list)
     settled: list[tuple[str, bool]] = field(default_factory=list)
     most_at_once: int = 0
-    _held: dict[str, tuple[int, asyncio.Task[None] | None, api.WorkRequest | None]] = field(default_factory=dict)
+    _held: dict[str, tuple[int, asyncio.Task[None] | None, api.WorkRequest | None]] = field(
+        default_factory=dict
+    )
     _out: asyncio.Queue[api.WorkRequest] = field(default_factory=asyncio.Queue)
 
     async def run(self) -> None:
@@ -215,7 +234,9 @@ class Worker:
     async def _session(self, stub: SchedulerServiceStub) -> None:
         self._out = asyncio.Queue()
         held = [api.HeldTask(task=task, fence=entry[0]) for task, entry in self._held.items()]
-        hello = api.Hello(worker_id=self.name, capabilities=self.capabilities, slot_count=self.slots, held=held)
+        hello = api.Hello(
+            worker_id=self.name, capabilities=self.capabilities, slot_count=self.slots, held=held
+        )
         self._out.put_nowait(api.WorkRequest(hello=hello))
 
         async def updates() -> AsyncIterator[api.WorkRequest]:
@@ -254,10 +275,12 @@ class Worker:
         try:
             result = await (self.script(self, task) if self.script else self.result(task))
             done = api.TaskDone(task=task.name, fence=task.fence)
-            getattr(done, task.WhichOneof("spec")).CopyFrom(result)
+            getattr(done, task.WhichOneof("spec") or "").CopyFrom(result)
             word = api.WorkRequest(done=done)
         except Refused as error:
-            failed = api.TaskFailed(task=task.name, fence=task.fence, command="ffmpeg -i x", stderr_lines=["bad"])
+            failed = api.TaskFailed(
+                task=task.name, fence=task.fence, command="ffmpeg -i x", stderr_lines=["bad"]
+            )
             failed.error.code, failed.error.message = error.code, str(error)
             word = api.WorkRequest(failed=failed)
         if task.name in self._held:
@@ -285,7 +308,9 @@ class Worker:
             return encoder.EncodeVideoResult(renditions=made, command="ffmpeg -i source")
         audio = task.encode_audio
         numbers = list(range(len(audio.segment_start_ticks)))
-        made_audio = await self._rendition(audio.output_prefix, audio.rung.rendition_id, numbers, task.attempt)
+        made_audio = await self._rendition(
+            audio.output_prefix, audio.rung.rendition_id, numbers, task.attempt
+        )
         return encoder.EncodeAudioResult(rendition=made_audio, command="ffmpeg -i source")
 
     def _probed(self) -> source.ProbeResult:

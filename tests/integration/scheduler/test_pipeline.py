@@ -1,23 +1,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import resources_pb2 as source
 from kino.scheduler.v1 import resources_pb2 as scheduler
 from kino.scheduler.v1 import scheduler_pb2 as api
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
-
 from services.runtime.app import Running
 from services.runtime.testing import channel_of, service_token, serving, user_token
 from services.scheduler.bootstrap import build
+from services.scheduler.store_sql import SqlStore
 from tests.integration.scheduler.fakes import (
     Catalog,
     Preprocessor,
@@ -64,8 +66,15 @@ class World:
 @asynccontextmanager
 async def world(folder: Path, catalog: Catalog | None = None) -> AsyncIterator[World]:
     catalog = catalog or Catalog()
-    parts = {"catalog": catalog_build(catalog), "preprocessor": preprocessor_build(Preprocessor()), "scheduler": build}
-    async with serving(folder, **parts) as process, channel_of(process, service_token(process, "test")) as channel:
+    parts: dict[str, Any] = {
+        "catalog": catalog_build(catalog),
+        "preprocessor": preprocessor_build(Preprocessor()),
+        "scheduler": build,
+    }
+    async with (
+        serving(folder, **parts) as process,
+        channel_of(process, service_token(process, "test")) as channel,
+    ):
         yield World(process=process, catalog=catalog, channel=channel, stub=SchedulerServiceStub(channel))
 
 
@@ -95,7 +104,9 @@ async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: P
         whole = list(range(8))
         renditions = ("h264-720", "h264-480", "av1-480", "aac-128-und-0")
         assert w.catalog.numbers(TITLE) == dict.fromkeys(renditions, whole)
-        assert sorted(p[:2] for p in w.catalog.publications) == sorted((r, n) for r in renditions for n in whole)
+        assert sorted(p[:2] for p in w.catalog.publications) == sorted(
+            (r, n) for r in renditions for n in whole
+        )
         assert job.renditions == [
             scheduler.RenditionProgress(
                 rendition_id=r, published_segment_count=8, planned_segment_count=8, progress=1.0
@@ -179,16 +190,14 @@ async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_publish
         assert set(await objects_of(w.process)) == published | inits
 
 
-async def until(holds: Any) -> None:
-    while not holds():
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 -- what is awaited tells nobody when it changes
         await asyncio.sleep(0.01)
 
 
 async def closed(w: World) -> None:
-    from services.scheduler.store_sql import SqlStore
-
     store = SqlStore(w.process.context.database("scheduler"))
-    while await store.unfinished_jobs():
+    while await store.unfinished_jobs():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
@@ -221,20 +230,18 @@ async def test_results_wait_for_a_catalogue_that_is_down(tmp_path: Path, restart
 
 
 async def test_only_owner_and_operator_see_a_job(tmp_path: Path) -> None:
-    import grpc
-
     async with world(tmp_path) as w:
         await w.create()
-        seen = {}
+        seen: dict[str, tuple[grpc.StatusCode, int]] = {}
         for user, role in (("users/ann", "publisher"), ("users/bob", "publisher"), ("users/op", "operator")):
             async with channel_of(w.process, user_token(w.process, user, role)) as channel:
                 stub = SchedulerServiceStub(channel)
                 try:
                     await stub.GetJob(api.GetJobRequest(name="jobs/j1"))
-                    seen[user] = grpc.StatusCode.OK
+                    code = grpc.StatusCode.OK
                 except grpc.aio.AioRpcError as error:
-                    seen[user] = error.code()
-                seen[user] = (seen[user], len((await stub.ListJobs(api.ListJobsRequest())).jobs))
+                    code = error.code()
+                seen[user] = (code, len((await stub.ListJobs(api.ListJobsRequest())).jobs))
         assert seen == {
             "users/ann": (grpc.StatusCode.OK, 1),
             "users/bob": (grpc.StatusCode.PERMISSION_DENIED, 0),
