@@ -114,7 +114,9 @@ def set_limits(limits: dict[str, int], *, own_user: bool) -> None:
     for kind, most in wanted.items():
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        # A second more of processor time before it is killed, so that the signal tells what the matter was.
+        spare = 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else 0
+        resource.setrlimit(kind, (most, most + spare))
 
 
 def shut_in(policy: dict[str, Any]) -> dict[str, int]:

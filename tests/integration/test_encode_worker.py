@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from kino.catalog.v1 import catalog_pb2 as catalog
@@ -22,7 +24,7 @@ from services.encoder.bootstrap import build as build_encoder
 from services.media import cmaf
 from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.preprocessor.bootstrap import build as build_preprocessor
-from services.runtime.app import Build, Running
+from services.runtime.app import Running
 from services.runtime.status import error_of
 from services.runtime.testing import serving
 from services.scheduler.bootstrap import build as build_scheduler
@@ -30,14 +32,19 @@ from services.search.bootstrap import build as build_search
 from tests.support.decoding import decode_beeps, decode_pictures
 
 SPEC = FilmSpec(seconds=Fraction(9), width=426, height=240, cuts=(4.4,), loud=None)
-BUILDS: dict[str, Build] = {
-    "catalog": build_catalog,
-    "search": build_search,
-    "scheduler": build_scheduler,
-    "preprocessor": build_preprocessor,
-    "encoder": build_encoder,
-}
 TITLE_REQUEST = "0190d9c0-0000-7000-8000-000000000001"
+
+
+def suite(folder: Path) -> AbstractAsyncContextManager[Running]:
+    """Everything that a source goes through, in one process."""
+    return serving(
+        folder,
+        catalog=build_catalog,
+        search=build_search,
+        scheduler=build_scheduler,
+        preprocessor=build_preprocessor,
+        encoder=build_encoder,
+    )
 
 
 async def put_source(process: Running, path: Path) -> preprocessor.Source:
@@ -53,9 +60,7 @@ async def run_job(process: Running, source: preprocessor.Source) -> tuple[str, j
         catalog.CreateTitleRequest(title=titles.Title(display_name="One"), request_id=TITLE_REQUEST)
     )
     title = made.title.name
-    await channels.stub(CatalogServiceStub).BeginMedia(
-        catalog.BeginMediaRequest(title=title, job="jobs/one")
-    )
+    await channels.stub(CatalogServiceStub).BeginMedia(catalog.BeginMediaRequest(title=title, job="jobs/one"))
     work = channels.stub(SchedulerServiceStub)
     await work.CreateJob(
         scheduler.CreateJobRequest(job_id="one", title=title, owner="users/ann", source=source)
@@ -88,8 +93,8 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_a_source_becomes_a_complete_title_whose_frames_are_all_there(film: Path, tmp_path: Path) -> None:
-    async with serving(tmp_path, **BUILDS) as process:
+async def test_a_source_becomes_a_complete_title_with_every_frame(film: Path, tmp_path: Path) -> None:
+    async with suite(tmp_path) as process:
         title, job = await run_job(process, await put_source(process, film))
         assert (job.state, job.progress) == (jobs.Job.STATE_SUCCEEDED, 1.0)
         assert {one.rendition_id for one in job.renditions} == {
@@ -121,24 +126,26 @@ async def test_a_source_that_is_no_film_fails_its_job_at_the_first_try_with_the_
 ) -> None:
     source = tmp_path / "source"
     source.write_bytes(data)
-    async with serving(tmp_path / "data", **BUILDS) as process:
+    async with suite(tmp_path / "data") as process:
         stored = await put_source(process, source)
         _, job = await run_job(process, stored)
         assert job.state == jobs.Job.STATE_FAILED
-        explained = await process.context.channels.of_service("cli").stub(SchedulerServiceStub).ExplainJob(
-            scheduler.ExplainJobRequest(name="jobs/one")
+        explained = (
+            await process.context.channels.of_service("cli")
+            .stub(SchedulerServiceStub)
+            .ExplainJob(scheduler.ExplainJobRequest(name="jobs/one"))
         )
         [task] = explained.tasks
         [attempt] = task.attempts
         assert reason in str(attempt.error.details[0])
         stub = process.context.channels.of_service("ingest").stub(PreprocessorServiceStub)
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - the reason below is what is asserted
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.InspectSource(looking.InspectSourceRequest(source=stored))
         assert error_of(caught.value).reason == reason
 
 
 async def test_a_worker_says_what_it_can_do_and_what_shields_it(tmp_path: Path) -> None:
-    async with serving(tmp_path, encoder=build_encoder, scheduler=build_scheduler, catalog=build_catalog) as process:
+    async with suite(tmp_path) as process:
         stub = process.context.channels.of_service("cli").stub(EncoderServiceStub)
         answer = await stub.GetCapabilities(encoder.GetCapabilitiesRequest())
         assert answer.capabilities.ffmpeg_version.startswith("ffmpeg version")
