@@ -71,11 +71,11 @@ async def watch_job(kino: Kino, name: str, output: Output) -> Job:
     with Progress(*columns, console=output.err, disable=not show_bars) as progress:
         bars: dict[str, TaskID] = {}
         async for answer in _stub(kino).WatchJob(scheduler_pb2.WatchJobRequest(name=name)):
-            playable_before = last.HasField("playable_time")
+            playable_before, done_before = last.HasField("playable_time"), last.done_task_count
             last = answer.job
             if output.as_json:
                 output.json({"job": as_dict(last)})
-            elif not show_bars:
+            elif not show_bars and last.done_task_count != done_before:
                 output.say(f"{last.progress:4.0%}  {last.done_task_count}/{last.task_count} tasks")
             _show(progress, bars, last)
             if last.HasField("playable_time") and not playable_before:

@@ -17,6 +17,8 @@ from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.history.v1.resources_pb2 import Interval
 from kino.media.v1 import media_pb2
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
+from services.media.time import NS_PER_SECOND, rescale, segment_of
+from services.runtime.errors import InvalidArgument
 
 _CODECS = {"h264": media_pb2.VIDEO_CODEC_H264, "av1": media_pb2.VIDEO_CODEC_AV1}
 
@@ -58,10 +60,15 @@ def play(
             request = playback_pb2.StartPlaybackRequest(
                 title=title, profile=await kino.profile(profile), device=device, request_id=str(uuid.uuid4())
             )
-            token = (await stub.StartPlayback(request)).lease.token
-            stream = Stream(token=token, until=end, sink=_sink(out))
+            started = await stub.StartPlayback(request)
+            token = started.lease.token
+            stream = Stream(token=token, duration=started.choice.duration, until=end, sink=_sink(out))
             play_request = playback_pb2.PlayRequest(
-                lease_token=token, offset=wanted, video_codec=_CODECS[codec], max_height=max_height
+                lease_token=token,
+                offset=wanted,
+                video_codec=_CODECS[codec],
+                max_height=max_height,
+                segment_count=_segment_count(started.choice, wanted or started.resume_offset, end),
             )
             try:
                 await stream.read(stub, play_request)
@@ -77,6 +84,24 @@ def play(
     run(work)
 
 
+def _segment_count(choice: resources_pb2.StreamChoice, start: Duration, until: Duration | None) -> int:
+    """How many segments hold what is wanted; 0 for all. Raises `InvalidArgument` when nothing is."""
+    if until is None:
+        return 0
+    if until.ToNanoseconds() <= start.ToNanoseconds():
+        raise InvalidArgument("until", f"{clock(until)} is not after {clock(start)}, where it starts.")
+    timeline = choice.timeline
+    if not timeline.planned:
+        return 0
+    first, last = (
+        segment_of(
+            timeline.segment_start_ticks, rescale(at.ToNanoseconds(), NS_PER_SECOND, timeline.timescale)
+        )
+        for at in (start, until)
+    )
+    return last - first + 1
+
+
 def _sink(out: str) -> BinaryIO | None:
     if out == "-":
         return sys.stdout.buffer
@@ -86,8 +111,11 @@ def _sink(out: str) -> BinaryIO | None:
 class Stream:
     """One playback: writes what comes, and knows how far it is."""
 
-    def __init__(self, *, token: str, until: Duration | None, sink: BinaryIO | None) -> None:
+    def __init__(
+        self, *, token: str, duration: Duration, until: Duration | None, sink: BinaryIO | None
+    ) -> None:
         self.token = token
+        self.duration = duration
         self.until = until
         self.sink = sink
         self.header: resources_pb2.PlayHeader | None = None
@@ -97,9 +125,8 @@ class Stream:
     async def read(
         self, stub: playback_pb2_grpc.PlaybackServiceStub, request: playback_pb2.PlayRequest
     ) -> None:
-        """Read to the end, or past the segment that holds `until`."""
-        call = stub.Play(request)
-        async for message in call:
+        """Read to the end."""
+        async for message in stub.Play(request):
             if message.HasField("header"):
                 self.header = message.header
                 self._write(message.header.combined_init)
@@ -112,6 +139,8 @@ class Stream:
     @property
     def position(self) -> Duration:
         """Where the viewer is now: where to stop, or what the stream reached."""
+        if self.end is not None and not self.end.HasField("next_offset"):
+            return self.duration
         if self.until is not None:
             return self.until
         if self.end is not None:
