@@ -139,14 +139,13 @@ class Stream:
     @property
     def position(self) -> Duration:
         """Where the viewer is now: where to stop, or what the stream reached."""
-        if self.end is not None and not self.end.HasField("next_offset"):
-            return self.duration
-        if self.until is not None:
+        if self.end is None:
+            assert self.header is not None
+            return self.header.offset
+        reached = self.end.next_offset if self.end.HasField("next_offset") else self.duration
+        if self.until is not None and self.until.ToNanoseconds() < reached.ToNanoseconds():
             return self.until
-        if self.end is not None:
-            return self.end.next_offset
-        assert self.header is not None
-        return self.header.offset
+        return reached
 
     async def record(self, kino: Kino) -> None:
         """Tell the history what was played."""
