@@ -6,7 +6,6 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from kino.billing.v1 import billing_pb2
 from kino.history.v1 import history_pb2
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.media.v1.media_pb2 import VIDEO_CODEC_AV1, VIDEO_CODEC_H264
@@ -22,70 +20,16 @@ from kino.playback.v1 import playback_pb2 as pb
 from kino.playback.v1 import resources_pb2 as res
 from kino.playback.v1.playback_pb2_grpc import PlaybackServiceStub
 from services.catalog.bootstrap import build as build_catalog
-from services.encoder.model import VideoCodec, VideoRung
 from services.history.bootstrap import build as build_history
-from services.media.testfilm import FilmSpec
 from services.media.time import NS_PER_SECOND
 from services.playback.bootstrap import build as build_playback
-from services.runtime.app import Context, Running, ServiceApp
+from services.runtime.app import Running
 from services.runtime.clock import ManualClock
 from services.runtime.status import error_of
 from services.runtime.testing import channel_of, serving, user_token
 from tests.support.decoding import decode_beeps, decode_pictures
-from tests.support.published import PUBLISHER, Film, Publisher, encode_film
-
-SPEC = FilmSpec(seconds=Fraction(12), width=640, height=360, cuts=(5.4, 9.7), loud=None)
-FILM = SPEC.timeline
-CUTS = (0, 161, 290, FILM.frame_count)
-VIEWER, PROFILE = "users/ann", "users/ann/profiles/main"
-OWNERS_PROFILE = f"{PUBLISHER}/profiles/main"
-
-
-def rung(codec: str, height: int, crf: float) -> VideoRung:
-    width = height * 16 // 18 * 2
-    return VideoRung(
-        rendition_id=f"{codec}-{height}", width=width, height=height, crf=crf, max_bits_per_second=10**6
-    )
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
-    rungs = {
-        VideoCodec.H264: [rung("h264", 360, 23), rung("h264", 240, 23)],
-        VideoCodec.AV1: [rung("av1", 240, 35)],
-    }
-    return asyncio.run(encode_film(tmp_path_factory.mktemp("film"), SPEC, CUTS, rungs))
-
-
-@dataclass
-class Plans:
-    """Billing, with its answers in a table."""
-
-    limits: dict[str, int]
-
-    async def check(
-        self, request: billing_pb2.CheckEntitlementRequest, context: object
-    ) -> billing_pb2.CheckEntitlementResponse:
-        response = billing_pb2.CheckEntitlementResponse()
-        limit = self.limits.get(request.user, 0)
-        response.entitlement.entitled = limit > 0
-        response.entitlement.concurrent_stream_limit = limit
-        response.entitlement.reason = "" if limit else "INVOICE_UNPAID"
-        return response
-
-    async def build(self, ctx: Context) -> ServiceApp:
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.check,
-            request_deserializer=billing_pb2.CheckEntitlementRequest.FromString,
-            response_serializer=billing_pb2.CheckEntitlementResponse.SerializeToString,
-        )
-        service = "kino.billing.v1.BillingService"
-        handlers = grpc.method_handlers_generic_handler(service, {"CheckEntitlement": handler})
-        return ServiceApp(
-            name="billing",
-            grpc_services=[service],
-            register=lambda server: server.add_generic_rpc_handlers((handlers,)),
-        )
+from tests.support.published import PUBLISHER, Film, Publisher
+from tests.support.watching import CUTS, FILM, OWNERS_PROFILE, SPEC, VIEWER, Plans, start
 
 
 @pytest.fixture
@@ -126,18 +70,6 @@ async def stub(process: Running) -> AsyncIterator[Any]:
 async def owner(process: Running) -> AsyncIterator[Any]:
     async with channel_of(process, user_token(process, PUBLISHER, "publisher")) as channel:
         yield PlaybackServiceStub(channel)
-
-
-async def start(stub: Any, title: str, **fields: str) -> pb.StartPlaybackResponse:
-    request = {
-        "title": title,
-        "profile": PROFILE,
-        "device": "sofa",
-        "request_id": str(uuid.uuid4()),
-        **fields,
-    }
-    response: pb.StartPlaybackResponse = await stub.StartPlayback(pb.StartPlaybackRequest(**request))
-    return response
 
 
 @dataclass
