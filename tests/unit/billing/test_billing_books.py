@@ -171,6 +171,9 @@ class Books(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS))
     def pay_what_a_late_biller_has_not_withdrawn(self, user: str) -> None:
+        self.pay_what_is_withdrawn(user)
+
+    def pay_what_is_withdrawn(self, user: str) -> None:
         now, life = self.clock.now(), self.lives[user][-1] if self.lives[user] else None
         owed = [i for i in self.run(self.desk.invoices(user)) if i.state is InvoiceState.OPEN]
         if life is None or not owed or life.story(now)[0] is not State.CANCELED:
@@ -183,6 +186,9 @@ class Books(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS))
     def cancel(self, user: str) -> None:
+        self.leave(user)
+
+    def leave(self, user: str) -> None:
         if self.lives[user]:
             life, now = self.lives[user][-1], self.clock.now()
             if life.story(now)[0] is not State.CANCELED and life.cancelled is None:
@@ -190,8 +196,12 @@ class Books(RuleBasedStateMachine):
             newest = self.run(self.desk.subscription(user))
             self.run(self.desk.billing.cancel_subscription(user, newest.id))
 
-    @rule(user=st.sampled_from(USERS), periods=st.integers(1, 14))
-    def stay(self, user: str, periods: int) -> None:
+    @rule(
+        user=st.sampled_from(USERS),
+        periods=st.integers(1, 14),
+        end=st.sampled_from(["stays", "leaves", "pays too late"]),
+    )
+    def stay(self, user: str, periods: int, end: str) -> None:
         for _ in range(periods):
             self.settle(user)
             self.run(self.desk.billing.run_biller())
@@ -199,6 +209,12 @@ class Books(RuleBasedStateMachine):
             if not alive:
                 return
             self.clock.set(alive[0].period.end)
+        self.run(self.desk.billing.run_biller())
+        if end == "leaves":
+            self.leave(user)
+        elif end == "pays too late":
+            self.clock.advance(WEEK)
+            self.pay_what_is_withdrawn(user)
 
     @rule(step=st.integers(1, 3 * 86_400) | st.integers(1, 40 * 86_400) | st.integers(1, 500 * 86_400))
     def wait(self, step: int) -> None:
