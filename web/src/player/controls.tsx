@@ -19,7 +19,7 @@ export function Controls({ engine, title, frame, onHelp, onLeave }: ControlsProp
   const fullscreen = useFullscreen();
   return (
     <>
-      {engine.waiting.value && <span class="spinner large" role="status" aria-label={waitingFor(engine)} />}
+      {engine.waiting.value && <Waiting engine={engine} />}
       <div class="controls" role="group" aria-label="Playback">
         <div class="controls-top">
           <button type="button" class="control" aria-label="Stop and go back to the film" onClick={onLeave}>
@@ -53,8 +53,19 @@ export function Controls({ engine, title, frame, onHelp, onLeave }: ControlsProp
   );
 }
 
-const waitingFor = (engine: Engine): string =>
-  isGrowing(engine) && engine.timeS.value > engine.readyS.value - 1 ? "Waiting for the encoder" : "Buffering";
+function Waiting({ engine }: { engine: Engine }) {
+  const forEncoder = isGrowing(engine) && engine.timeS.value > engine.readyS.value - 1;
+  return (
+    <>
+      <span class="spinner large" role="status" aria-label={forEncoder ? "Waiting for the encoder" : "Buffering"} />
+      {forEncoder && (
+        <p class="waiting" aria-hidden="true">
+          Waiting for the encoder
+        </p>
+      )}
+    </>
+  );
+}
 
 const isGrowing = (engine: Engine): boolean => engine.readyS.value < engine.durationS.value - 0.5;
 

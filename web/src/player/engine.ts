@@ -205,7 +205,8 @@ export class Engine {
 
   #refresh(): void {
     const { video } = this;
-    const range = this.#player.seekRange();
+    // A live manifest offers what is encoded; a static one is the whole film.
+    const ready = this.#player.isLive() ? this.playback.readyS : this.#player.seekRange().end;
     batch(() => {
       this.timeS.value = this.#positionS;
       this.paused.value = video.paused;
@@ -215,10 +216,10 @@ export class Engine {
       this.volume.value = video.volume;
       this.muted.value = video.muted;
       this.height.value = video.videoHeight;
-      if (range.end > 0) this.readyS.value = range.end;
+      if (ready > 0) this.readyS.value = ready;
       // A live manifest has no end of its own; the title's length is known from its first reading.
       if (!this.#player.isLive() && Number.isFinite(video.duration) && video.duration > 0) this.durationS.value = video.duration;
-      else if (!this.durationS.value) this.durationS.value = range.end;
+      else if (!this.durationS.value) this.durationS.value = ready;
       this.bufferedS.value = bufferedEnd(video);
     });
   }

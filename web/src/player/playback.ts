@@ -7,6 +7,7 @@ import { NO_TIMEOUT, api, publicApi } from "../api/clients";
 import { isCode, reasonOf } from "../api/errors";
 import { uuid } from "../lib/request_id";
 import { duration, millis, seconds } from "../lib/time";
+import { readyEndS } from "./mpd";
 import { ProgressReporter, UnsentReports, type Report } from "./progress";
 import type { MediaWire } from "./scheme";
 
@@ -18,6 +19,8 @@ export class Playback implements MediaWire {
   readonly progress = new ProgressReporter((report) => this.#record(report));
   /** Called once when the lease is gone or the playback can't go on for another reason the server named. */
   onLost: (error: ConnectError) => void = () => {};
+  /** Until when the newest manifest offers pictures and sound. */
+  readyS = 0;
   #renewal: ReturnType<typeof setInterval>;
   #lastReadMs = performance.now();
   #over = false;
@@ -48,7 +51,9 @@ export class Playback implements MediaWire {
     const request = { leaseToken: this.lease.token, file };
     for await (const body of publicApi.playback.getManifest(request, { signal })) parts.push(body.data as BlobPart);
     this.#lastReadMs = performance.now();
-    return new Uint8Array(await new Blob(parts).arrayBuffer());
+    const manifest = new Blob(parts);
+    this.readyS = readyEndS(new DOMParser().parseFromString(await manifest.text(), "text/xml"));
+    return new Uint8Array(await manifest.arrayBuffer());
   }
 
   async *segment(renditionId: string, number: number, firstOffsetBytes: number, signal: AbortSignal) {
