@@ -21,10 +21,12 @@ WINDOW_SECONDS = 60
 SHORTEST_SECONDS, LONGEST_SECONDS, LIMIT_SECONDS = 4, 7, 10
 #: What no chunk should be shorter than, even at a window's end.
 TINY_SECONDS = 1
-#: Where no shot changes, chunks may end on frames this far apart.
-STEP_SECONDS = Fraction(1, 4)
-#: Price of a boundary that is no change of shot, against 1 for a length outside 4 to 7 s.
-OFF_SHOT_COST = Fraction(2, 5)
+#: Where no shot changes, chunks may end on so many frames a second.
+STEPS_PER_SECOND = 4
+#: Price of a second outside 4 to 7 s; being outside at all costs one more. Whole numbers are exact and quick.
+UNIT = 100
+#: Price of a boundary that is no change of shot, against `UNIT`.
+OFF_SHOT_COST = 40
 
 
 def plan_windows(timeline: Timeline) -> list[Window]:
@@ -37,38 +39,38 @@ def plan_windows(timeline: Timeline) -> list[Window]:
     return [Window(start_frame=a, frame_count=b - a) for a, b in pairwise(edges) if b > a]
 
 
-def chunk_cost(seconds: Fraction) -> Fraction:
-    """How unwelcome a chunk of this length is, were its boundaries free."""
-    if seconds < TINY_SECONDS:
-        return Fraction(10)
-    if seconds < SHORTEST_SECONDS:
-        return 1 + SHORTEST_SECONDS - seconds
-    if seconds > LONGEST_SECONDS:
-        return 1 + seconds - LONGEST_SECONDS
-    return abs(seconds - Fraction(SHORTEST_SECONDS + LONGEST_SECONDS, 2)) / 50
+def chunk_cost(ticks: int, timescale: int) -> int:
+    """How unwelcome a chunk of this length is, were its boundaries free, in `UNIT`s times the timescale."""
+    if ticks < TINY_SECONDS * timescale:
+        return 10 * UNIT * timescale
+    if ticks < SHORTEST_SECONDS * timescale:
+        return UNIT * (timescale + SHORTEST_SECONDS * timescale - ticks)
+    if ticks > LONGEST_SECONDS * timescale:
+        return UNIT * (timescale + ticks - LONGEST_SECONDS * timescale)
+    return abs(2 * ticks - (SHORTEST_SECONDS + LONGEST_SECONDS) * timescale)
 
 
 def _candidates(timeline: Timeline, window: Window, shots: set[int]) -> list[int]:
     """Frames at which a chunk may begin or end: changes of shot, and one frame for each step of the clock."""
     start, end = timeline.pts(window.start_frame), timeline.pts(window.end_frame)
-    step = STEP_SECONDS * timeline.timescale
     found = {window.start_frame, window.end_frame, *shots}
-    for k in range(1, int((end - start) / step) + 1):
-        at = start + k * step
+    for k in range(1, (end - start) * STEPS_PER_SECOND // timeline.timescale + 1):
+        at = start + Fraction(k * timeline.timescale, STEPS_PER_SECOND)
         frame = timeline.frame_at_ticks(at)
         # The first frame at or after the step: a long frame must not hide its own end.
         found.add(frame if timeline.pts(frame) >= at else frame + 1)
     return sorted(frame for frame in found if window.start_frame <= frame <= window.end_frame)
 
 
-def _cheapest(points: list[int], times: list[Fraction], shots: set[int]) -> list[int]:
-    """The cheapest way along `points` (frames; `times` in seconds) in steps of at most ten seconds."""
-    best: list[tuple[Fraction, int] | None] = [(Fraction(0), -1)]
+def _cheapest(points: list[int], timeline: Timeline, shots: set[int]) -> list[int]:
+    """The cheapest way along `points` (frames) in steps of at most ten seconds."""
+    times, timescale = [timeline.pts(point) for point in points], timeline.timescale
+    best: list[tuple[int, int] | None] = [(0, -1)]
     for j in range(1, len(points)):
-        boundary = Fraction(0) if j == len(points) - 1 or points[j] in shots else OFF_SHOT_COST
-        first = bisect_left(times, times[j] - LIMIT_SECONDS)
+        boundary = 0 if j == len(points) - 1 or points[j] in shots else OFF_SHOT_COST * timescale
+        first = bisect_left(times, times[j] - LIMIT_SECONDS * timescale)
         choices = [
-            (known[0] + chunk_cost(times[j] - times[i]) + boundary, i)
+            (known[0] + chunk_cost(times[j] - times[i], timescale) + boundary, i)
             for i in range(first, j)
             if (known := best[i]) is not None
         ]
@@ -92,9 +94,8 @@ def plan_chunks(
     """
     shots = {frame for frame in shot_change_frames if window.start_frame < frame < window.end_frame}
     points = _candidates(timeline, window, shots)
-    times = [Fraction(timeline.pts(point), timeline.timescale) for point in points]
     chunks = []
-    for number, (start, end) in enumerate(pairwise(_cheapest(points, times, shots)), start=first_number):
+    for number, (start, end) in enumerate(pairwise(_cheapest(points, timeline, shots)), start=first_number):
         chunks.append(
             PlannedChunk(
                 number=number,

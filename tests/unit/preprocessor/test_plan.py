@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.media.errors import SourceUnsupported
 from services.media.time import FrameRun, Timeline
 from services.preprocessor.model import PlannedChunk, Window
-from services.preprocessor.plan import chunk_cost, plan_chunks, plan_windows
+from services.preprocessor.plan import OFF_SHOT_COST, chunk_cost, plan_chunks, plan_windows
 
 FPS = Fraction(30000, 1001)
 
@@ -118,6 +118,6 @@ def test_a_two_hour_film_is_planned_by_the_minute() -> None:
 
 
 def test_lengths_outside_four_to_seven_cost_more_than_a_boundary_inside_a_shot() -> None:
-    inside = [chunk_cost(Fraction(n, 10)) for n in range(40, 71)]
-    outside = [chunk_cost(Fraction(n, 10)) for n in [*range(1, 40), *range(71, 101)]]
-    assert max(inside) < Fraction(2, 5) < min(outside)
+    inside = [chunk_cost(ticks, 10) for ticks in range(40, 71)]
+    outside = [chunk_cost(ticks, 10) for ticks in [*range(1, 40), *range(71, 101)]]
+    assert max(inside) < OFF_SHOT_COST * 10 < min(outside)
