@@ -111,7 +111,8 @@ class Collector:
         wait_s = (sweep.due_time - self._clock.now()).total_seconds()
         if wait_s > 0:
             return wait_s
-        async for entry in self._objects.list(sweep.prefix):
-            await self._objects.delete(entry.key)
+        for prefix in sweep.prefixes:
+            async for entry in self._objects.list(prefix):
+                await self._objects.delete(entry.key)
         await self._catalog.swept(sweep)
         return 0.0

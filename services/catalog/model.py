@@ -405,6 +405,8 @@ class Sweep:
     rounds: int
 
     @property
-    def prefix(self) -> str:
-        """The prefix of their keys."""
-        return f"media/{self.title_id}/" + (f"{self.job.removeprefix('jobs/')}/" if self.job else "")
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of their keys. A replaced job leaves the source: its successor may be encoding it."""
+        if self.job:
+            return (f"media/{self.title_id}/{self.job.removeprefix('jobs/')}/",)
+        return f"media/{self.title_id}/", f"sources/{self.title_id}/"

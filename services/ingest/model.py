@@ -167,8 +167,8 @@ class Upload:
 
     @property
     def object_key(self) -> str:
-        """Where the file is in the origin."""
-        return f"sources/{self.upload_id}"
+        """Where the file is in the origin: below its title, so that it is collected with it."""
+        return f"sources/{self.title.removeprefix('titles/')}/{self.upload_id}"
 
     @property
     def job_id(self) -> str:

@@ -126,7 +126,8 @@ async def test_an_uploaded_film_becomes_a_complete_title(tmp_path: Path) -> None
         assert await ann.send(upload.name) == len(FILM)
         done = await ann.complete(upload.name)
         assert (done.state, done.sha256) == (resources.Upload.STATE_COMPLETE, SHA)
-        assert await s.process.context.objects.get(f"sources/{done.name.removeprefix('uploads/')}") == FILM
+        key = f"sources/{done.title.removeprefix('titles/')}/{done.name.removeprefix('uploads/')}"
+        assert await s.process.context.objects.get(key) == FILM
         async with channel_of(s.process, service_token(s.process, "encoder")) as channel:
             worker = asyncio.create_task(Worker(channel=channel, objects=s.process.context.objects).run())
             job = jobs.Job()

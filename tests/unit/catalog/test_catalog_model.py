@@ -261,4 +261,5 @@ def test_descriptions_may_have_lines() -> None:
 
 def test_a_sweep_covers_its_title_or_its_job_and_no_neighbour() -> None:
     whole = Sweep(title_id="t", job="", due_time=NOW, rounds=2)
-    assert [whole.prefix, replace(whole, job="jobs/j1").prefix] == ["media/t/", "media/t/j1/"]
+    assert whole.prefixes == ("media/t/", "sources/t/")
+    assert replace(whole, job="jobs/j1").prefixes == ("media/t/j1/",)

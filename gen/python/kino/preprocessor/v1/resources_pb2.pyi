@@ -30,7 +30,7 @@ class Source(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     object_key: _builtins.str
-    """Key of the object. Format: `sources/{upload}`."""
+    """Key of the object. Format: `sources/{title}/{upload}`."""
     size_bytes: _builtins.int
     """Its size."""
     sha256: _builtins.bytes

@@ -19,7 +19,7 @@ export declare const file_kino_preprocessor_v1_resources: GenFile;
  */
 export declare type Source = Message<"kino.preprocessor.v1.Source"> & {
   /**
-   * Key of the object. Format: `sources/{upload}`.
+   * Key of the object. Format: `sources/{title}/{upload}`.
    *
    * @generated from field: string object_key = 1;
    */
