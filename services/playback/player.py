@@ -92,6 +92,8 @@ class _Stream:
     """Where one `Play` stands."""
 
     wanted: Wanted
+    #: The job whose output plays: another one's segments don't fit to these.
+    job: str
     #: The frame to begin with.
     target: Target
     #: Segment to send next, and where it starts.
@@ -146,10 +148,10 @@ class Player:
             offset_ns = await self._resume.offset_ns(lease.profile, media)
         target = media.target(offset_ns)
         start_ns = ticks_to_ns_up(target.pts_ticks, media.timeline.timescale)
-        stream = _Stream(wanted=wanted, target=target, number=target.segment, next_ns=start_ns)
+        stream = _Stream(wanted=wanted, job=media.job, target=target, number=target.segment, next_ns=start_ns)
         ramp = Ramp()
         while (end := _end(media, stream)) is None:
-            step = await self._step(media, stream)
+            step = await self._step(media, stream) if media.job == stream.job else None
             if step is None:
                 end = End(reason=EndReason.READY_PART, next_offset_ns=stream.next_ns)
                 break
