@@ -101,6 +101,15 @@ class Session:
     outbox: asyncio.Queue[Word] = field(default_factory=asyncio.Queue)
     held: dict[tuple[str, str], Held] = field(default_factory=dict)
 
+    def known(self) -> KnownWorker:
+        """What is worth remembering of it."""
+        return KnownWorker(
+            worker_id=self.worker_id,
+            capabilities=self.capabilities,
+            slot_count=self.slot_count,
+            last_seen=self.last_seen,
+        )
+
 
 class Dispatcher:
     """Gives tasks to workers and takes them back."""
@@ -398,11 +407,4 @@ class Dispatcher:
                 del self._sessions[session.worker_id]
 
     async def _see(self, session: Session) -> None:
-        await self._store.see_worker(
-            KnownWorker(
-                worker_id=session.worker_id,
-                capabilities=session.capabilities,
-                slot_count=session.slot_count,
-                last_seen=session.last_seen,
-            )
-        )
+        await self._store.see_worker(session.known())

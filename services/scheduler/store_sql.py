@@ -6,11 +6,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, tuple_, update
 
-from services.runtime.errors import NotFound
 from services.runtime.sql import Database
 from services.scheduler.model import (
     MAX_FAILURES,
@@ -20,7 +18,6 @@ from services.scheduler.model import (
     Chunk,
     Failure,
     Job,
-    JobNotFound,
     JobState,
     Lease,
     NewTask,
@@ -45,9 +42,21 @@ from services.scheduler.schema import (
     task_of,
     to_us,
 )
-from services.scheduler.store import RANKS, Counts, Ended, KnownWorker
+from services.scheduler.statements import (
+    OPEN,
+    end_attempt,
+    finish_job,
+    held_task,
+    insert_tasks,
+    is_task,
+    read_job,
+    read_task,
+    set_job,
+    set_task,
+    take_lease,
+)
+from services.scheduler.store import Counts, Ended, KnownWorker
 
-_OPEN = tuple(state.value for state in TaskState if not state.ended)
 _LIVE = (JobState.PENDING.value, JobState.RUNNING.value)
 
 
@@ -87,7 +96,7 @@ class SqlStore:
 
     async def job(self, job_id: str) -> Job:
         """See `Store.job`."""
-        return await self._db.read(lambda conn: _job(conn, job_id))
+        return await self._db.read(lambda conn: read_job(conn, job_id))
 
     async def jobs(self, owner: str | None, after: str, limit: int) -> list[Job]:
         """See `Store.jobs`."""
@@ -108,9 +117,9 @@ class SqlStore:
         """See `Store.start_job`."""
 
         def run(conn: Connection) -> bool:
-            live = not _job(conn, job_id).state.ended
+            live = not read_job(conn, job_id).state.ended
             if live:
-                _set_job(conn, job_id, state=JobState.RUNNING.value)
+                set_job(conn, job_id, state=JobState.RUNNING.value)
             return live
 
         return await self._db.write(run)
@@ -118,24 +127,24 @@ class SqlStore:
     async def set_probe(self, job_id: str, probe: bytes, ladder: bytes, frame_count: int) -> None:
         """See `Store.set_probe`."""
         await self._db.write(
-            lambda conn: _set_job(conn, job_id, probe=probe, ladder=ladder, frame_count=frame_count)
+            lambda conn: set_job(conn, job_id, probe=probe, ladder=ladder, frame_count=frame_count)
         )
 
     async def end_job(self, job_id: str, state: JobState, failure: Failure | None, now: datetime) -> Ended:
         """See `Store.end_job`."""
-        return await self._db.write(lambda conn: _end_job(conn, job_id, state, failure, now))
+        return await self._db.write(lambda conn: finish_job(conn, job_id, state, failure, now))
 
     async def close_job(self, job_id: str) -> None:
         """See `Store.close_job`."""
-        await self._db.write(lambda conn: _set_job(conn, job_id, closed=True))
+        await self._db.write(lambda conn: set_job(conn, job_id, closed=True))
 
     async def add_tasks(self, job_id: str, tasks: Sequence[NewTask]) -> bool:
         """See `Store.add_tasks`."""
 
         def run(conn: Connection) -> bool:
-            if _job(conn, job_id).state.ended:
+            if read_job(conn, job_id).state.ended:
                 return False
-            _add_tasks(conn, job_id, tasks)
+            insert_tasks(conn, job_id, tasks)
             return True
 
         return await self._db.write(run)
@@ -147,17 +156,17 @@ class SqlStore:
         """See `Store.extend`."""
 
         def run(conn: Connection) -> bool:
-            if _job(conn, job_id).state.ended:
+            if read_job(conn, job_id).state.ended:
                 return False
             known = set(conn.execute(select(CHUNKS.c.number).where(CHUNKS.c.job_id == job_id)).scalars())
             new = [{"job_id": job_id, **asdict(chunk)} for chunk in chunks if chunk.number not in known]
             if new:
                 conn.execute(insert(CHUNKS), new)
-            _set_job(conn, job_id, highlights=highlights)
+            set_job(conn, job_id, highlights=highlights)
             for task_id, value in priorities.items():
                 waiting = TASKS.c.state == TaskState.WAITING.value
-                conn.execute(update(TASKS).where(_is(job_id, task_id), waiting).values(priority=value))
-            _add_tasks(conn, job_id, tasks)
+                conn.execute(update(TASKS).where(is_task(job_id, task_id), waiting).values(priority=value))
+            insert_tasks(conn, job_id, tasks)
             return True
 
         return await self._db.write(run)
@@ -169,7 +178,7 @@ class SqlStore:
 
     async def task(self, job_id: str, task_id: str) -> Task:
         """See `Store.task`."""
-        return await self._db.read(lambda conn: _task(conn, job_id, task_id))
+        return await self._db.read(lambda conn: read_task(conn, job_id, task_id))
 
     async def tasks(self, job_id: str, prefix: str) -> list[Task]:
         """See `Store.tasks`."""
@@ -187,7 +196,7 @@ class SqlStore:
 
     async def open_tasks(self, job_id: str) -> int:
         """See `Store.open_tasks`."""
-        query = select(func.count()).where(TASKS.c.job_id == job_id, TASKS.c.state.in_(_OPEN))
+        query = select(func.count()).where(TASKS.c.job_id == job_id, TASKS.c.state.in_(OPEN))
         return await self._db.read(lambda conn: int(conn.execute(query).scalar_one()))
 
     async def counts(self, job_id: str) -> Counts:
@@ -258,8 +267,8 @@ class SqlStore:
                 .order_by(TASKS.c.priority, TASKS.c.task_id)
                 .limit(1)
             ).one()
-            _set_job(conn, chosen.job_id, served=chosen.served + max(best.frames, 1))
-            return _lease(conn, task_of(best), worker, now)
+            set_job(conn, chosen.job_id, served=chosen.served + max(best.frames, 1))
+            return take_lease(conn, task_of(best), worker, now)
 
         return await self._db.write(run)
 
@@ -282,10 +291,10 @@ class SqlStore:
         """See `Store.complete`."""
 
         def run(conn: Connection) -> bool:
-            if _held(conn, lease) is None:
+            if held_task(conn, lease) is None:
                 return False
-            _set_task(conn, lease.job_id, lease.task_id, state, result=result)
-            _end_attempt(conn, lease, now, command=command, progress=1.0)
+            set_task(conn, lease.job_id, lease.task_id, state, result=result)
+            end_attempt(conn, lease, now, command=command, progress=1.0)
             return True
 
         return await self._db.write(run)
@@ -310,8 +319,8 @@ class SqlStore:
             ]
             if new:
                 conn.execute(insert(SEGMENTS), new)
-            if playable is not None and _job(conn, job_id).playable_time is None:
-                _set_job(conn, job_id, playable_time_us=to_us(playable))
+            if playable is not None and read_job(conn, job_id).playable_time is None:
+                set_job(conn, job_id, playable_time_us=to_us(playable))
 
         await self._db.write(run)
 
@@ -319,8 +328,8 @@ class SqlStore:
         """See `Store.settle`."""
 
         def run(conn: Connection) -> None:
-            if _task(conn, job_id, task_id).state is TaskState.PUBLISHING:
-                _set_task(conn, job_id, task_id, TaskState.SUCCEEDED)
+            if read_task(conn, job_id, task_id).state is TaskState.PUBLISHING:
+                set_task(conn, job_id, task_id, TaskState.SUCCEEDED)
 
         await self._db.write(run)
 
@@ -330,20 +339,20 @@ class SqlStore:
         """See `Store.fail`."""
 
         def run(conn: Connection) -> Ended:
-            task = _held(conn, lease)
+            task = held_task(conn, lease)
             if task is None or attempt.failure is None:
                 return Ended(changed=False)
-            _end_attempt(
+            end_attempt(
                 conn, lease, now, command=attempt.command, progress=attempt.progress,
                 stderr_lines=json.dumps(attempt.stderr_lines), failure=failure_text(attempt.failure),
             )  # fmt: skip
             failures, losses = task.failures + int(counts), task.losses + int(not counts)
             if final or failures >= MAX_FAILURES or losses >= MAX_LOSSES:
-                _set_task(conn, task.job_id, task.task_id, TaskState.FAILED, failures=failures, losses=losses)
+                set_task(conn, task.job_id, task.task_id, TaskState.FAILED, failures=failures, losses=losses)
                 told = in_words(task, attempt.failure, task.attempt)
-                return replace(_end_job(conn, task.job_id, JobState.FAILED, told, now), changed=True)
+                return replace(finish_job(conn, task.job_id, JobState.FAILED, told, now), changed=True)
             retry_at = now + retry_delay(failures, losses, counts=counts)
-            _set_task(
+            set_task(
                 conn, task.job_id, task.task_id, TaskState.WAITING, failures=failures, losses=losses,
                 not_before_us=to_us(retry_at),
             )  # fmt: skip
@@ -355,11 +364,11 @@ class SqlStore:
         """See `Store.fail_publication`."""
 
         def run(conn: Connection) -> Ended:
-            task = _task(conn, job_id, task_id)
+            task = read_task(conn, job_id, task_id)
             if task.state.ended:
                 return Ended(changed=False)
-            _set_task(conn, job_id, task_id, TaskState.FAILED)
-            return _end_job(conn, job_id, JobState.FAILED, in_words(task, failure, task.attempt), now)
+            set_task(conn, job_id, task_id, TaskState.FAILED)
+            return finish_job(conn, job_id, JobState.FAILED, in_words(task, failure, task.attempt), now)
 
         return await self._db.write(run)
 
@@ -417,112 +426,3 @@ class SqlStore:
             ]
 
         return await self._db.read(run)
-
-
-def _is(job_id: str, task_id: str) -> Any:
-    return and_(TASKS.c.job_id == job_id, TASKS.c.task_id == task_id)
-
-
-def _job(conn: Connection, job_id: str) -> Job:
-    row = conn.execute(select(JOBS).where(JOBS.c.job_id == job_id)).first()
-    if row is None:
-        raise JobNotFound(f"jobs/{job_id}")
-    return job_of(row)
-
-
-def _task(conn: Connection, job_id: str, task_id: str) -> Task:
-    row = conn.execute(select(TASKS).where(_is(job_id, task_id))).first()
-    if row is None:
-        raise NotFound(f"jobs/{job_id}/tasks/{task_id}")
-    return task_of(row)
-
-
-def _set_job(conn: Connection, job_id: str, **values: Any) -> None:
-    conn.execute(update(JOBS).where(JOBS.c.job_id == job_id).values(**values))
-
-
-def _set_task(conn: Connection, job_id: str, task_id: str, state: TaskState, **values: Any) -> None:
-    conn.execute(
-        update(TASKS).where(_is(job_id, task_id)).values(state=state.value, rank=RANKS[state], **values)
-    )
-
-
-def _add_tasks(conn: Connection, job_id: str, tasks: Sequence[NewTask]) -> None:
-    known = set(conn.execute(select(TASKS.c.task_id).where(TASKS.c.job_id == job_id)).scalars())
-    rows = [
-        {
-            **asdict(task),
-            "job_id": job_id,
-            "kind": task.kind.value,
-            "state": TaskState.WAITING.value,
-            "rank": RANKS[TaskState.WAITING],
-            "fence": 0,
-            "attempt": 0,
-            "failures": 0,
-            "losses": 0,
-            "worker": "",
-            "not_before_us": 0,
-            "result": b"",
-        }
-        for task in tasks
-        if task.task_id not in known
-    ]
-    if rows:
-        conn.execute(insert(TASKS), rows)
-
-
-def _lease(conn: Connection, task: Task, worker: str, now: datetime) -> Task:
-    fence, attempt = task.fence + 1, task.attempt + 1
-    _set_task(conn, task.job_id, task.task_id, TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
-    conn.execute(
-        insert(ATTEMPTS).values(
-            job_id=task.job_id,
-            task_id=task.task_id,
-            fence=fence,
-            attempt=attempt,
-            worker=worker,
-            start_time_us=to_us(now),
-            command="",
-            stderr_lines="[]",
-            progress=0.0,
-        )
-    )
-    return replace(task, state=TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
-
-
-def _held(conn: Connection, lease: Lease) -> Task | None:
-    """The task, if the lease still holds."""
-    row = conn.execute(select(TASKS).where(_is(lease.job_id, lease.task_id))).first()
-    if row is None:
-        return None
-    task = task_of(row)
-    holds = task.state is TaskState.RUNNING and task.fence == lease.fence and task.worker == lease.worker
-    return task if holds else None
-
-
-def _end_attempt(conn: Connection, lease: Lease, now: datetime, **values: Any) -> None:
-    conn.execute(
-        update(ATTEMPTS)
-        .where(
-            ATTEMPTS.c.job_id == lease.job_id,
-            ATTEMPTS.c.task_id == lease.task_id,
-            ATTEMPTS.c.fence == lease.fence,
-        )
-        .values(end_time_us=to_us(now), **values)
-    )
-
-
-def _end_job(conn: Connection, job_id: str, state: JobState, failure: Failure | None, now: datetime) -> Ended:
-    if _job(conn, job_id).state.ended:
-        return Ended(changed=False)
-    _set_job(conn, job_id, state=state.value, failure=failure_text(failure), end_time_us=to_us(now))
-    live = and_(TASKS.c.job_id == job_id, TASKS.c.state.in_(_OPEN))
-    running = conn.execute(select(*LIGHT).where(live, TASKS.c.state == TaskState.RUNNING.value)).all()
-    stopped = tuple(
-        Lease(job_id=job_id, task_id=row.task_id, fence=row.fence, worker=row.worker) for row in running
-    )
-    for lease in stopped:
-        _end_attempt(conn, lease, now)
-    canceled = TaskState.CANCELED
-    conn.execute(update(TASKS).where(live).values(state=canceled.value, rank=RANKS[canceled]))
-    return Ended(changed=True, stopped=stopped, job_ended=True)

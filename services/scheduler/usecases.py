@@ -87,7 +87,7 @@ class Jobs:
 
     async def workers(self) -> list[KnownWorker]:
         """Workers heard of within the last hour."""
-        since = self._clock.now() - WORKER_MEMORY
-        connected = {s.worker_id for s in self._dispatcher.sessions() if s.connected}
-        everybody = await self._store.workers(since - timedelta(days=3650))
-        return [w for w in everybody if w.last_seen >= since or w.worker_id in connected]
+        stored = await self._store.workers(self._clock.now() - WORKER_MEMORY)
+        known = {worker.worker_id: worker for worker in stored}
+        known |= {s.worker_id: s.known() for s in self._dispatcher.sessions() if s.connected}
+        return [known[worker_id] for worker_id in sorted(known)]

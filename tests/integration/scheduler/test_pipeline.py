@@ -17,6 +17,7 @@ from kino.scheduler.v1 import resources_pb2 as scheduler
 from kino.scheduler.v1 import scheduler_pb2 as api
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from services.runtime.app import Running
+from services.runtime.status import error_of
 from services.runtime.testing import channel_of, service_token, serving, user_token
 from services.scheduler.bootstrap import build
 from services.scheduler.store_sql import SqlStore
@@ -247,3 +248,44 @@ async def test_only_owner_and_operator_see_a_job(tmp_path: Path) -> None:
             "users/bob": (grpc.StatusCode.PERMISSION_DENIED, 0),
             "users/op": (grpc.StatusCode.OK, 1),
         }
+
+
+async def test_workers_are_listed_with_their_tasks_and_remembered_when_gone(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def script(worker: Worker, task: scheduler.Task) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def listed() -> list[tuple[str, int, bool, list[str]]]:
+        workers = (await w.stub.ListWorkers(api.ListWorkersRequest())).workers
+        return [(x.name, x.slot_count, x.connected, list(x.tasks)) for x in workers]
+
+    async with world(tmp_path) as w:
+        await w.create()
+        async with working(w.worker(script=script)):
+            await begun.wait()
+            assert await listed() == [("workers/w1", 2, True, ["jobs/j1/tasks/probe"])]
+        while (gone := await listed())[0][2]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert gone == [("workers/w1", 2, False, ["jobs/j1/tasks/probe"])]
+
+
+async def test_a_watcher_is_told_the_end_of_a_job_that_ended_before(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.create()
+        await w.stub.CancelJob(api.CancelJobRequest(name="jobs/j1"))
+        answers = [a.job.state async for a in w.stub.WatchJob(api.WatchJobRequest(name="jobs/j1"))]
+        assert answers == [scheduler.Job.STATE_CANCELED]
+
+
+async def test_a_stream_that_does_not_introduce_itself_is_refused(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        async def words() -> AsyncIterator[api.WorkRequest]:
+            yield api.WorkRequest(progress=api.Progress(task="jobs/j1/tasks/probe", fence=1))
+
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async for _ in w.stub.Work(words()):
+                pass
+        assert error_of(raised.value).reason == "HELLO_MISSING"

@@ -1,0 +1,156 @@
+"""What the transactions of `store_sql` are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, select, update
+
+from services.runtime.errors import NotFound
+from services.scheduler.model import (
+    Failure,
+    Job,
+    JobNotFound,
+    JobState,
+    Lease,
+    NewTask,
+    Task,
+    TaskState,
+)
+from services.scheduler.schema import (
+    ATTEMPTS,
+    JOBS,
+    LIGHT,
+    TASKS,
+    failure_text,
+    job_of,
+    task_of,
+    to_us,
+)
+from services.scheduler.store import RANKS, Ended
+
+#: States of a task that has not ended.
+OPEN = tuple(state.value for state in TaskState if not state.ended)
+
+
+def is_task(job_id: str, task_id: str) -> Any:
+    """The condition that picks one task."""
+    return and_(TASKS.c.job_id == job_id, TASKS.c.task_id == task_id)
+
+
+def read_job(conn: Connection, job_id: str) -> Job:
+    """A job. Raises `JobNotFound`."""
+    row = conn.execute(select(JOBS).where(JOBS.c.job_id == job_id)).first()
+    if row is None:
+        raise JobNotFound(f"jobs/{job_id}")
+    return job_of(row)
+
+
+def read_task(conn: Connection, job_id: str, task_id: str) -> Task:
+    """A task. Raises `NotFound`."""
+    row = conn.execute(select(TASKS).where(is_task(job_id, task_id))).first()
+    if row is None:
+        raise NotFound(f"jobs/{job_id}/tasks/{task_id}")
+    return task_of(row)
+
+
+def set_job(conn: Connection, job_id: str, **values: Any) -> None:
+    """Change columns of a job."""
+    conn.execute(update(JOBS).where(JOBS.c.job_id == job_id).values(**values))
+
+
+def set_task(conn: Connection, job_id: str, task_id: str, state: TaskState, **values: Any) -> None:
+    """Change the state of a task, and other columns."""
+    conn.execute(
+        update(TASKS).where(is_task(job_id, task_id)).values(state=state.value, rank=RANKS[state], **values)
+    )
+
+
+def insert_tasks(conn: Connection, job_id: str, tasks: Sequence[NewTask]) -> None:
+    """Add those tasks that aren't there yet."""
+    known = set(conn.execute(select(TASKS.c.task_id).where(TASKS.c.job_id == job_id)).scalars())
+    rows = [
+        {
+            **asdict(task),
+            "job_id": job_id,
+            "kind": task.kind.value,
+            "state": TaskState.WAITING.value,
+            "rank": RANKS[TaskState.WAITING],
+            "fence": 0,
+            "attempt": 0,
+            "failures": 0,
+            "losses": 0,
+            "worker": "",
+            "not_before_us": 0,
+            "result": b"",
+        }
+        for task in tasks
+        if task.task_id not in known
+    ]
+    if rows:
+        conn.execute(insert(TASKS), rows)
+
+
+def take_lease(conn: Connection, task: Task, worker: str, now: datetime) -> Task:
+    """Give a task to a worker, with the next fence."""
+    fence, attempt = task.fence + 1, task.attempt + 1
+    set_task(conn, task.job_id, task.task_id, TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
+    conn.execute(
+        insert(ATTEMPTS).values(
+            job_id=task.job_id,
+            task_id=task.task_id,
+            fence=fence,
+            attempt=attempt,
+            worker=worker,
+            start_time_us=to_us(now),
+            command="",
+            stderr_lines="[]",
+            progress=0.0,
+        )
+    )
+    return replace(task, state=TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
+
+
+def held_task(conn: Connection, lease: Lease) -> Task | None:
+    """The task, if the lease still holds."""
+    row = conn.execute(select(TASKS).where(is_task(lease.job_id, lease.task_id))).first()
+    if row is None:
+        return None
+    task = task_of(row)
+    holds = task.state is TaskState.RUNNING and task.fence == lease.fence and task.worker == lease.worker
+    return task if holds else None
+
+
+def end_attempt(conn: Connection, lease: Lease, now: datetime, **values: Any) -> None:
+    """Note how an attempt ended."""
+    conn.execute(
+        update(ATTEMPTS)
+        .where(
+            ATTEMPTS.c.job_id == lease.job_id,
+            ATTEMPTS.c.task_id == lease.task_id,
+            ATTEMPTS.c.fence == lease.fence,
+        )
+        .values(end_time_us=to_us(now), **values)
+    )
+
+
+def finish_job(
+    conn: Connection, job_id: str, state: JobState, failure: Failure | None, now: datetime
+) -> Ended:
+    """End a job, and with it what of it hasn't ended."""
+    if read_job(conn, job_id).state.ended:
+        return Ended(changed=False)
+    set_job(conn, job_id, state=state.value, failure=failure_text(failure), end_time_us=to_us(now))
+    live = and_(TASKS.c.job_id == job_id, TASKS.c.state.in_(OPEN))
+    running = conn.execute(select(*LIGHT).where(live, TASKS.c.state == TaskState.RUNNING.value)).all()
+    stopped = tuple(
+        Lease(job_id=job_id, task_id=row.task_id, fence=row.fence, worker=row.worker) for row in running
+    )
+    for lease in stopped:
+        end_attempt(conn, lease, now)
+    canceled = TaskState.CANCELED
+    conn.execute(update(TASKS).where(live).values(state=canceled.value, rank=RANKS[canceled]))
+    return Ended(changed=True, stopped=stopped, job_ended=True)
