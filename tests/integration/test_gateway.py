@@ -16,7 +16,8 @@ import pytest_asyncio
 from cli.gateway import SERVICES, Gateway
 from cli.up import _free_port
 from kino.identity.v1 import identity_pb2, identity_pb2_grpc
-from services.runtime.app import Running, builders
+from services.identity.bootstrap import build
+from services.runtime.app import Running
 from services.runtime.keys import open_keys
 from services.runtime.status import error_of
 from services.runtime.testing import bearer, service_token, serving, settings_in, user_token
@@ -45,7 +46,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     await gateway.child.start()
     try:
         async with (
-            serving(tmp_path, settings=settings, **builders(["identity"])) as process,
+            serving(tmp_path, settings=settings, identity=build) as process,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             gateway.set_endpoints({"identity": [process.address]})
