@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 export KINO_CACHE ?= $(HOME)/.cache/kino
 export UV_CACHE_DIR ?= $(KINO_CACHE)/uv
 export npm_config_cache ?= $(KINO_CACHE)/npm
+# Modules compiled once start every process a second sooner.
+unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 UV := $(KINO_CACHE)/tools/uv-0.13.9/bin/uv
@@ -32,7 +34,7 @@ $(UV): requirements.uv.lock
 $(STAMPS)/python: requirements.lock gen/python/pyproject.toml pyproject.toml | $(UV)
 	@mkdir -p $(STAMPS)
 	@[ -x $(PY) ] || $(UV) venv --quiet --python python3.11 .venv
-	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(PY) --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable gen/python --editable .
 	@touch $@
 
