@@ -316,6 +316,28 @@ class TestSubscriptions:
             InvoiceState.OPEN,
         ]
 
+    async def test_a_lapsed_ones_invoice_cannot_be_paid_before_the_biller_comes(
+        self, desk: Desk, clock: ManualClock
+    ) -> None:
+        _, invoice = await desk.subscribe("ann", await desk.plan())
+        assert invoice
+        before = await desk.ledger()
+        clock.advance(WEEK)
+        with pytest.raises(InvoiceNotOpen):
+            await desk.pay(invoice)
+        assert await desk.ledger() == before
+
+    async def test_cancelling_after_the_period_ended_finds_the_next_one_due(
+        self, desk: Desk, clock: ManualClock
+    ) -> None:
+        subscription, invoice = await desk.subscribe("ann", await desk.plan())
+        assert invoice
+        await desk.pay(invoice)
+        clock.set(subscription.period.end + timedelta(days=1))
+        cancelled = await desk.billing.cancel_subscription("ann", subscription.id)
+        assert (cancelled.state, cancelled.cancel_time) == (State.CANCELED, clock.now())
+        assert [made.state for made in await desk.invoices("ann")] == [InvoiceState.PAID, InvoiceState.VOID]
+
     async def test_they_are_listed_newest_first_and_paged(self, desk: Desk) -> None:
         plan = await desk.plan()
         made: list[Subscription] = []

@@ -103,21 +103,27 @@ class Books(RuleBasedStateMachine):
         self.number += 1
         return f"request-{self.number}"
 
-    @initialize(target=plans)
-    def some_plans(self) -> Any:
+    @initialize(target=plans, first=st.tuples(*[st.integers(0, 3)] * len(USERS)))
+    def some_plans_and_a_subscription_for_everybody(self, first: tuple[int, ...]) -> Any:
         def make(minor: int, currency: str, interval: Interval, trial: int) -> Plan:
             price = Money(currency_code=currency, amount_minor=minor)
             return self.run(self.desk.plan(price=price, interval=interval, trial_period_days=trial))
 
-        return multiple(
+        made = (
             make(999, "EUR", Interval.MONTH, 0),
             make(1500, "JPY", Interval.MONTH, 14),
             make(9900, "EUR", Interval.YEAR, 365),
             make(0, "EUR", Interval.MONTH, 0),
         )
+        for user, number in zip(USERS, first, strict=True):
+            self.join(user, made[number])
+        return multiple(*made)
 
     @rule(target=requests, user=st.sampled_from(USERS), plan=plans)
     def subscribe(self, user: str, plan: Plan) -> Any:
+        return self.join(user, plan)
+
+    def join(self, user: str, plan: Plan) -> Any:
         request_id, now = self.fresh_id(), self.clock.now()
         lives = self.lives[user]
         alive = bool(lives) and lives[-1].story(now)[0] is not State.CANCELED
@@ -130,6 +136,14 @@ class Books(RuleBasedStateMachine):
         tried = any(life.trial and life.plan == plan for life in lives)
         lives.append(Life(plan=plan, start=now, trial=bool(plan.trial_period_days) and not tried))
         return user, plan, request_id, answer
+
+    @rule(target=requests, user=st.sampled_from(USERS))
+    def come_back(self, user: str) -> Any:
+        if not self.lives[user]:
+            return multiple()
+        self.leave(user)
+        self.clock.set(max(self.clock.now(), self.run(self.desk.subscription(user)).period.end))
+        return self.join(user, self.lives[user][-1].plan)
 
     @rule(request=requests)
     def subscribe_again_with_the_same_id(self, request: Any) -> None:
@@ -204,11 +218,10 @@ class Books(RuleBasedStateMachine):
     def stay(self, user: str, periods: int, end: str) -> None:
         for _ in range(periods):
             self.settle(user)
-            self.run(self.desk.billing.run_biller())
-            alive = [s for s in self.subscriptions(user) if s.state is State.ACTIVE]
-            if not alive:
+            newest = self.subscriptions(user)[-1:]
+            if not newest or newest[0].state is State.CANCELED:
                 return
-            self.clock.set(alive[0].period.end)
+            self.clock.set(newest[0].period.end)
         self.run(self.desk.billing.run_biller())
         if end == "leaves":
             self.leave(user)
@@ -319,7 +332,7 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(
-    max_examples=15,
+    max_examples=12,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
