@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from services.encoder.model import AudioCodec, AudioRung, Chunk, SourceClock, VideoCodec, VideoRung
-from services.media.containers import RUN_UP_SECONDS
 from services.media.sandbox import INPUT_FLAGS, ffmpeg
 
 
@@ -28,26 +27,23 @@ def _seconds(value: Fraction) -> str:
 
 
 def cut_point(chunk: Chunk, clock: SourceClock) -> Fraction | None:
-    """Where to seek, in seconds after the container's start: half-way into the frame before the chunk.
+    """Where to cut, in seconds on the container's clock: half-way into the frame before the chunk.
 
-    Neither rounding nor the container's own clock can move that past a frame. None for the first chunk.
+    No rounding can move that past a frame. None for the first chunk.
     """
     if chunk.previous_frame_ticks == 0:
         return None
-    middle = Fraction(2 * chunk.start_ticks - chunk.previous_frame_ticks, 2 * chunk.timescale)
-    return clock.zero + middle - Fraction(clock.container_start_us, 1_000_000)
+    return clock.zero + Fraction(2 * chunk.start_ticks - chunk.previous_frame_ticks, 2 * chunk.timescale)
 
 
 def _video_input(chunk: Chunk, clock: SourceClock) -> list[str]:
     # One thread decodes: a worker has as many slots as it has cores.
     argv = ["-threads", "1"]
     at = cut_point(chunk, clock)
-    if at is not None and clock.coarse_seek:
-        # The index-less container lands somewhere near: take a run-up and let the graph drop what is too
-        # early.
-        argv += ["-noaccurate_seek", "-ss", _seconds(max(at - RUN_UP_SECONDS, Fraction(0)))]
-    elif at is not None:
-        argv += ["-ss", _seconds(at)]
+    if at is not None:
+        # A seek counts from the container's start. It takes a run-up, and the graph drops what is too early.
+        start = at - Fraction(clock.container_start_us, 1_000_000) - clock.run_up_seconds
+        argv += ["-noaccurate_seek", "-ss", _seconds(max(start, Fraction(0)))]
     # Keep the source's clock, so that the graph can name absolute times.
     return [*argv, "-copyts", *INPUT_FLAGS]
 
@@ -65,8 +61,8 @@ def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], *, inte
     """One decode, fanned out to all rungs."""
     shared = []
     at = cut_point(chunk, clock)
-    if at is not None and clock.coarse_seek:
-        shared.append(f"trim=start={_seconds(at + Fraction(clock.container_start_us, 1_000_000))}")
+    if at is not None:
+        shared.append(f"trim=start={_seconds(at)}")
     if interlaced:
         # One picture for each frame, not for each field: the number of frames must stay.
         shared.append("bwdif=mode=send_frame:deint=interlaced")

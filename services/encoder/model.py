@@ -48,8 +48,8 @@ class SourceClock:
     container_start_us: int
     #: Nominal frames per second.
     frame_rate: Fraction
-    #: Whether the container seeks by time without an index, and must be given a run-up.
-    coarse_seek: bool = False
+    #: How much earlier than the frame wanted a seek has to go.
+    run_up_seconds: int = 1
 
     @property
     def zero(self) -> Fraction:

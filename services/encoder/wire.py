@@ -9,7 +9,7 @@ from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from services.encoder.model import AudioCodec, AudioRung, Chunk, Segment, SourceClock, VideoCodec, VideoRung
 from services.encoder.usecases import StoredRendition, StoredSegment
-from services.media.containers import seeks_coarsely
+from services.media.containers import run_up_seconds
 from services.media.time import FrameRun
 from services.runtime.errors import InvalidArgument
 
@@ -33,7 +33,7 @@ def clock_of(report: preprocessor.SourceReport) -> SourceClock:
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
         frame_rate=rational(video.frame_rate, "report.video.frame_rate"),
-        coarse_seek=seeks_coarsely(report.container),
+        run_up_seconds=run_up_seconds(report.container),
     )
 
 

@@ -9,10 +9,13 @@ FORMATS = (
 )
 #: Those without an index of pictures: a seek only lands near a time.
 COARSE = frozenset({"mpegts", "mpeg", "mpegvideo", "flv"})
-#: How much earlier a seek goes there, in seconds; longer than any sane distance of key frames.
-RUN_UP_SECONDS = 12
 
 
-def seeks_coarsely(container: str) -> bool:
-    """Whether a container, as its demuxer names it, needs a run-up before an exact cut."""
-    return container in COARSE
+def run_up_seconds(container: str) -> int:
+    """How much earlier than the frame it wants a seek has to go; the container as its demuxer names it.
+
+    A seek goes by decode time: aimed just before an open group of pictures it lands on its key frame, and the
+    pictures shown before that are lost. A second is more than any codec reorders. Without an index it must be
+    longer than any sane distance of key frames.
+    """
+    return 12 if container in COARSE else 1

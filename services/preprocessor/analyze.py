@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from services.media import sandbox
-from services.media.containers import RUN_UP_SECONDS, seeks_coarsely
+from services.media.containers import run_up_seconds
 from services.media.errors import SourceChanged
 from services.media.time import Timeline
 from services.preprocessor.model import Analysis, Feature, SourceReport, Window
@@ -39,17 +39,25 @@ class _Frame:
     score: float
 
 
+def with_context(window: Window) -> Window:
+    """The window and the frame before it, without which its first frames could not be judged."""
+    start = max(window.start_frame - 1, 0)
+    return Window(start_frame=start, frame_count=window.end_frame - start)
+
+
+def _cut_point(report: SourceReport, timeline: Timeline, window: Window) -> Fraction:
+    """Where a window begins on the container's clock: half-way into the frame before, safe from rounding."""
+    around = timeline.pts(window.start_frame) + timeline.pts(window.start_frame - 1)
+    return _zero(report) + Fraction(around, 2 * timeline.timescale)
+
+
 def _input(report: SourceReport, timeline: Timeline, window: Window) -> list[str]:
     argv = ["-threads", "1"]
-    start = timeline.pts(window.start_frame)
     if window.start_frame > 0:
-        # Half-way into the frame before, which no rounding can move past a frame.
-        middle = Fraction(start + timeline.pts(window.start_frame - 1), 2 * timeline.timescale)
-        at = _zero(report) + middle - Fraction(report.video.container_start_us, 1_000_000)
-        if seeks_coarsely(report.container):
-            argv += ["-noaccurate_seek"]
-            at -= RUN_UP_SECONDS
-        argv += ["-ss", f"{float(max(at, Fraction(0))):.6f}"]
+        # A seek counts from the container's start. It takes a run-up, and the graph drops what is too early.
+        start = _cut_point(report, timeline, window) - Fraction(report.video.container_start_us, 1_000_000)
+        start -= run_up_seconds(report.container)
+        argv += ["-noaccurate_seek", "-ss", f"{float(max(start, Fraction(0))):.6f}"]
     return [*argv, "-copyts", *sandbox.INPUT_FLAGS]
 
 
@@ -58,12 +66,10 @@ def _zero(report: SourceReport) -> Fraction:
 
 
 def _video_chain(report: SourceReport, timeline: Timeline, window: Window) -> str:
-    start = Fraction(timeline.pts(window.start_frame), timeline.timescale)
     video = report.video
     filters = []
-    if seeks_coarsely(report.container) and window.start_frame > 0:
-        before = Fraction(timeline.pts(window.start_frame - 1), timeline.timescale)
-        filters.append(f"trim=start={float(_zero(report) + (start + before) / 2):.6f}")
+    if window.start_frame > 0:
+        filters.append(f"trim=start={float(_cut_point(report, timeline, window)):.6f}")
     filters += [
         # The source's own ticks from the timeline's zero, to be compared with the probe's.
         f"settb={video.time_base.numerator}/{video.time_base.denominator}",
@@ -96,28 +102,15 @@ def _audio_chain(report: SourceReport, timeline: Timeline, window: Window) -> st
 def analyze_command(report: SourceReport, timeline: Timeline, window: Window) -> list[str]:
     """Measures one window; what is found goes to `video.txt` and `audio.txt`, progress to standard output."""
     sound = _audio_chain(report, timeline, window)
-    graph = [_video_chain(report, timeline, window), *([sound] if sound else [])]
+    seen = with_context(window)
+    graph = [_video_chain(report, timeline, seen), *([sound] if sound else [])]
     argv = [sandbox.ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error"]
     argv += ["-progress", "pipe:1", "-stats_period", "0.5"]
-    argv += [
-        *_input(report, timeline, window),
-        "-filter_complex_threads",
-        "1",
-        "-filter_complex",
-        ";".join(graph),
-    ]
+    argv += _input(report, timeline, seen)
+    argv += ["-filter_complex_threads", "1", "-filter_complex", ";".join(graph)]
     # Count frames, which no rounding can move, and never drop or repeat one.
-    argv += [
-        "-map",
-        "[v]",
-        "-frames:v",
-        str(window.frame_count),
-        "-fps_mode",
-        "passthrough",
-        "-f",
-        "null",
-        "-",
-    ]
+    argv += ["-map", "[v]", "-frames:v", str(seen.frame_count), "-fps_mode", "passthrough"]
+    argv += ["-f", "null", "-"]
     if sound:
         argv += ["-map", "[a]", "-f", "null", "-"]
     return argv
@@ -144,11 +137,14 @@ def _records(text: str) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def shots(frames: Sequence[tuple[float, float]]) -> list[int]:
-    """Indexes of frames that begin a shot, given each frame's difference and score; flashes are none."""
+    """Indexes of frames that begin a shot, given each frame's difference and score; flashes are none.
+
+    The first frame is context and the second begins the window, which is no change of shot in it.
+    """
     found = []
     for index, (difference, score) in enumerate(frames):
         following = frames[index + 1][0] if index + 1 < len(frames) else 0.0
-        if index > 0 and score >= SHOT_SCORE and following < FLASH_SHARE * difference:
+        if index > 1 and score >= SHOT_SCORE and following < FLASH_SHARE * difference:
             found.append(index)
     return found
 
@@ -218,7 +214,7 @@ async def analyze(
             scratch=folder,
             limits=ANALYSIS_LIMITS,
         )
-        counter = sandbox.FrameCounter(window.frame_count, report_share)
+        counter = sandbox.FrameCounter(with_context(window).frame_count, report_share)
         await sandbox.run(command, counter.feed, allow_network=allow_network)
         return await asyncio.to_thread(_read, folder, report, timeline, window)
 
@@ -228,12 +224,14 @@ def _read(folder: Path, report: SourceReport, timeline: Timeline, window: Window
     frames = [
         _Frame(pts, values.get("lavfi.scd.mafd", 0.0), values.get("lavfi.scd.score", 0.0))
         for pts, values in _records(video)
-    ][: window.frame_count]
-    _check_frames(report, timeline, window, frames)
+    ]
+    seen = with_context(window)
+    frames = frames[: seen.frame_count]
+    _check_frames(report, timeline, seen, frames)
     found = shots([(frame.difference, frame.score) for frame in frames])
-    cuts = [window.start_frame + index for index in found]
+    cuts = [seen.start_frame + index for index in found]
     loudness = _loudness(folder / "audio.txt")
-    motion = [frame.difference for frame in frames]
+    motion = [frame.difference for frame in frames[window.start_frame - seen.start_frame :]]
     return Analysis(
         shot_change_frames=tuple(cuts), features=_features(timeline, window, motion, cuts, loudness)
     )

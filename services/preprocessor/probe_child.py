@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from services.media.containers import RUN_UP_SECONDS, seeks_coarsely
+from services.media.containers import run_up_seconds
 
 #: More frames than twelve hours at 120 a second.
 MAX_FRAMES = 6_000_000
@@ -85,9 +85,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
 def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown]) -> None:
     """Decodes the last group of pictures: a file whose end is missing or broken shows it here."""
     last_key = max(frame.pts for frame in frames if frame.key)
-    # Containers without an index of pictures land near the time: give them a run-up.
-    coarse = seeks_coarsely(container.format.name)
-    run_up = int(RUN_UP_SECONDS / (stream.time_base or 1)) if coarse else 0
+    run_up = int(run_up_seconds(container.format.name) / (stream.time_base or 1))
     container.seek(max(last_key - run_up, frames[0].pts), stream=stream, backward=True, any_frame=False)
     last = None
     try:

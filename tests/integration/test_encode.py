@@ -27,7 +27,8 @@ CLOCK = SourceClock(
     container_start_us=0,
     frame_rate=Fraction(30000, 1001),
 )
-CUTS = [0, 161, 290, FILM.frame_count]
+#: The last lies just before an open group of pictures of the source, whose key frame a seek would land on.
+CUTS = [0, 161, 269, FILM.frame_count]
 RUNGS = {
     codec: [
         VideoRung(rendition_id=f"{codec}-360", width=640, height=360, crf=crf, max_bits_per_second=1_000_000),

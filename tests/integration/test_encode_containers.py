@@ -11,7 +11,7 @@ import pytest
 from services.encoder.ffmpeg import FfmpegEngine
 from services.encoder.model import AudioCodec, AudioRung, Chunk, Rendition, SourceClock, VideoCodec, VideoRung
 from services.media import cmaf
-from services.media.containers import seeks_coarsely
+from services.media.containers import run_up_seconds
 from services.media.sandbox import ffmpeg
 from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.preprocessor.analyze import analyze
@@ -70,7 +70,7 @@ def clock_of(found: Probe) -> SourceClock:
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
         frame_rate=video.frame_rate,
-        coarse_seek=seeks_coarsely(found.report.container),
+        run_up_seconds=run_up_seconds(found.report.container),
     )
 
 
