@@ -56,7 +56,7 @@ def stored_files(data_dir: Path) -> set[str]:
         ("not a video", "SOURCE_NOT_MEDIA"),
         ("empty", "SOURCE_EMPTY"),
         ("truncated", "SOURCE_TRUNCATED"),
-        ("no video", "SOURCE_HAS_NO_VIDEO"),
+        ("sound alone", "SOURCE_NOT_MEDIA"),
         ("sound in mp4", "SOURCE_HAS_NO_VIDEO"),
     ],
 )
@@ -131,7 +131,7 @@ def bad_file(kind: str, film: Path, folder: Path) -> bytes:
     with wave.open(str(wav), "wb") as out:
         out.setparams((1, 2, 48_000, 0, "NONE", ""))
         out.writeframes(bytes(48_000 * 2))
-    if kind == "no video":
+    if kind == "sound alone":
         return wav.read_bytes()
     sound = folder / "sound.mp4"
     argv = [ffmpeg(), "-loglevel", "error", "-i", str(wav), "-c:a", "aac", str(sound)]

@@ -116,10 +116,11 @@ def test_a_second_instance_on_the_same_folder_is_refused_in_one_sentence(folder:
 
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
+    [sentence] = done.stderr.splitlines()
+    assert sentence.startswith(
         f"kino: Kino already runs on {folder / 'data'} (process {first.process.pid}): "
-        "stop it first, or set KINO_DATA_DIR to another folder."
-    ]
+    )
+    assert "KINO_DATA_DIR" in sentence
 
 
 def test_a_port_in_use_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -200,6 +201,10 @@ def test_whoever_started_the_suite_takes_it_along_when_killed(tmp_path: Path) ->
 def test_doctor_finds_every_service_of_a_running_suite_well(folder: Path, port: int) -> None:
     with running_suite(folder / "data", port=port) as suite:
         people = People(suite=suite, folder=folder)
+        # Workers come a moment after the page, and the gateway checks them every two seconds.
+        deadline = time.monotonic() + GIVE_UP_S
         healthy = people.kino("operator", "--json", "doctor", "--data-dir", str(folder / "data"))
+        while healthy.returncode and time.monotonic() < deadline:
+            healthy = people.kino("operator", "--json", "doctor", "--data-dir", str(folder / "data"))
 
     assert healthy.returncode == 0, healthy.stdout
