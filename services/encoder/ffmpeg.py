@@ -36,8 +36,6 @@ class FfmpegEngine:
     #: Parent of the scratch folders; None: the system's.
     scratch_root: Path | None = None
     limits: sandbox.Limits = ENCODE_LIMITS
-    #: Run even where the network cannot be shut off.
-    allow_network: bool = False
 
     async def video(
         self,
@@ -56,7 +54,7 @@ class FfmpegEngine:
             folder = Path(scratch)
             command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=self.limits)
             counter = sandbox.FrameCounter(chunk.frame_count, report)
-            await sandbox.run(command, counter.feed, allow_network=self.allow_network)
+            await sandbox.run(command, counter.feed)
             made = await asyncio.to_thread(_package_all, folder, chunk, codec, rungs)
         return made, command.shell()
 
@@ -94,7 +92,7 @@ class FfmpegEngine:
         with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=self.scratch_root) as scratch:
             argv = audio_command(rung, clock, total)
             command = sandbox.Command(argv=argv, source=source, scratch=Path(scratch), limits=self.limits)
-            await sandbox.run(command, feed, allow_network=self.allow_network)
+            await sandbox.run(command, feed)
         publish(packager.finish())
         return packager.rendition(everything), command.shell()
 

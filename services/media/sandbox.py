@@ -1,9 +1,8 @@
 """The only way a file from outside is opened: in a child with no network, no files and hard limits.
 
-The source goes in as one inherited descriptor and nothing else does. What the machine can enforce is asked
-once by `capabilities()`; when neither a network namespace nor a system call filter can be had, `run` refuses
-to start unless the operator allowed it. FFmpeg's own whitelists (`INPUT_FLAGS`) come on top: they were
-bypassed before.
+The source goes in as one inherited descriptor and nothing else does. What the machine can enforce is tried by
+`capabilities()`; when neither a network namespace nor a system call filter can be had, nothing is opened.
+FFmpeg's own whitelists (`INPUT_FLAGS`) come on top: they were bypassed before.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def ffmpeg() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def _policy(command: Command, source_fd: int | None, *, allow_network: bool) -> str:
+def _policy(command: Command, source_fd: int | None) -> str:
     read = [*SYSTEM_PATHS, command.argv[0] if command.argv else sys.executable, *map(str, command.read)]
     return json.dumps(
         {
@@ -125,7 +124,6 @@ def _policy(command: Command, source_fd: int | None, *, allow_network: bool) -> 
             "read": read,
             "write": [str(command.scratch)] if command.scratch else [],
             "source_fd": source_fd,
-            "allow_network": allow_network,
         }
     )
 
@@ -140,13 +138,11 @@ def _environment() -> dict[str, str]:
     }
 
 
-async def _spawn(
-    command: Command, source_fd: int | None, *, allow_network: bool, stdin: int = asyncio.subprocess.DEVNULL
-) -> asyncio.subprocess.Process:
-    policy = _policy(command, source_fd, allow_network=allow_network)
+async def _spawn(command: Command, source_fd: int | None) -> asyncio.subprocess.Process:
+    policy = _policy(command, source_fd)
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", child.__file__, policy, *command.argv),
-        stdin=stdin,
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=() if source_fd is None else (source_fd,),
@@ -160,7 +156,7 @@ async def capabilities() -> Capabilities:
     """Tries on a child what this machine can enforce."""
     # Landlock is shown by a file that is refused, so the interpreter itself stays readable.
     probe = Command(argv=(), read=[Path(sys.prefix), Path(sys.base_prefix)])
-    process = await _spawn(probe, None, allow_network=True)
+    process = await _spawn(probe, None)
     stdout, stderr = await process.communicate()
     if process.returncode:
         raise SandboxUnavailable(
@@ -198,8 +194,8 @@ class _Stderr:
 class Running:
     """A child at work; leaving its context ends it with everything it started."""
 
-    def __init__(self, command: Command, feed: Callable[[bytes], bool], *, allow_network: bool) -> None:
-        self._command, self._feed, self._allow_network = command, feed, allow_network
+    def __init__(self, command: Command, feed: Callable[[bytes], bool]) -> None:
+        self._command, self._feed = command, feed
         self._stderr = _Stderr()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -207,7 +203,7 @@ class Running:
         source = self._command.source
         fd = None if source is None else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._process = await _spawn(self._command, fd, allow_network=self._allow_network)
+            self._process = await _spawn(self._command, fd)
         finally:
             if fd is not None:
                 os.close(fd)
@@ -276,21 +272,21 @@ class Running:
         return EncoderFailed(exit_code=code, stderr=said)
 
 
-async def run(command: Command, feed: Callable[[bytes], bool], *, allow_network: bool = False) -> None:
+async def run(command: Command, feed: Callable[[bytes], bool]) -> None:
     """Runs `command` shut in, giving what it says to `feed`, which answers whether that was progress.
 
     Cancelling ends the child and all its descendants. Raises `SandboxUnavailable`, `SandboxLimit`,
     `EncoderStalled` or `EncoderFailed`, each with the child's last words and its command.
     """
     try:
-        async with Running(command, feed, allow_network=allow_network) as running:
+        async with Running(command, feed) as running:
             await running.finish()
     except MediaError as error:
         error.details["command"] = command.shell()
         raise
 
 
-async def output_of(command: Command, *, allow_network: bool = False) -> bytes:
+async def output_of(command: Command) -> bytes:
     """Runs `command` shut in and returns all it said on its standard output; raises like `run`."""
     said = bytearray()
 
@@ -298,7 +294,7 @@ async def output_of(command: Command, *, allow_network: bool = False) -> bytes:
         said.extend(piece)
         return True
 
-    await run(command, feed, allow_network=allow_network)
+    await run(command, feed)
     return bytes(said)
 
 

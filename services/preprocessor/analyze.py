@@ -203,7 +203,6 @@ async def analyze(
     window: Window,
     *,
     report_share: Callable[[float], None] = lambda share: None,
-    allow_network: bool = False,
 ) -> Analysis:
     """Shots and features of one window; raises `SourceChanged` where frames do not decode as probed."""
     with tempfile.TemporaryDirectory(prefix="kino-analyze-") as scratch:
@@ -215,7 +214,7 @@ async def analyze(
             limits=ANALYSIS_LIMITS,
         )
         counter = sandbox.FrameCounter(with_context(window).frame_count, report_share)
-        await sandbox.run(command, counter.feed, allow_network=allow_network)
+        await sandbox.run(command, counter.feed)
         return await asyncio.to_thread(_read, folder, report, timeline, window)
 
 

@@ -9,10 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import services.preprocessor.probe_child as probe_child
 from services.media import sandbox
 from services.media.child import SOURCE_FD
-from services.media.containers import FORMATS
+from services.media.containers import COARSE, FORMATS, run_up_seconds
 from services.media.errors import (
     EncoderFailed,
     EncoderStalled,
@@ -27,6 +26,7 @@ from services.preprocessor.model import Probe, SourceAudio, SourceReport, Source
 from services.preprocessor.plan import LIMIT_SECONDS
 from services.preprocessor.sniff import sniff
 
+CHILD = str(Path(__file__).with_name("probe_child.py"))
 SMALLEST_SIDE, LARGEST_SIDE = 16, 8192
 MAX_FPS = 240
 #: How many frames H.264 as encoded here reorders by.
@@ -46,19 +46,17 @@ PROBE_LIMITS = sandbox.Limits(
 )
 
 
-async def _facts(path: Path, *, deep: bool, allow_network: bool) -> dict[str, Any]:
+async def _facts(path: Path, *, deep: bool) -> dict[str, Any]:
+    run_ups = {name: run_up_seconds(name) for name in ("", *sorted(COARSE))} if deep else None
     command = sandbox.Command(
-        argv=[
-            sys.executable,
-            *("-P", "-B", probe_child.__file__),
-            *(str(SOURCE_FD), ",".join(FORMATS), "deep" if deep else "quick"),
-        ],
+        # Isolated, and no compiled files: the child can neither import nor write anything of ours.
+        argv=[sys.executable, "-I", "-B", CHILD, str(SOURCE_FD), ",".join(FORMATS), json.dumps(run_ups)],
         source=path,
-        read=[Path(sys.prefix), Path(sys.base_prefix), sandbox.PACKAGE_ROOT],
+        read=[Path(CHILD), Path(sys.prefix), Path(sys.base_prefix)],
         limits=PROBE_LIMITS,
     )
     try:
-        answer: dict[str, Any] = json.loads(await sandbox.output_of(command, allow_network=allow_network))
+        answer: dict[str, Any] = json.loads(await sandbox.output_of(command))
     except (EncoderFailed, EncoderStalled, ValueError) as error:
         stderr = error.details.get("stderr") if isinstance(error, MediaError) else str(error)
         raise SourceNotMedia(problem="reading it failed", stderr=stderr) from error
@@ -192,13 +190,13 @@ def _report(facts: dict[str, Any], timeline: Timeline | None) -> SourceReport:
     )
 
 
-async def inspect(path: Path, *, allow_network: bool = False) -> SourceReport:
+async def inspect(path: Path) -> SourceReport:
     """What a file is, from its headers and first frames; raises like `probe`."""
     sniff(path)
-    return _report(await _facts(path, deep=False, allow_network=allow_network), None)
+    return _report(await _facts(path, deep=False), None)
 
 
-async def probe(path: Path, *, allow_network: bool = False) -> Probe:
+async def probe(path: Path) -> Probe:
     """What a file is and when each of its frames is shown.
 
     Its last pictures are decoded, to see that they are there.
@@ -206,7 +204,7 @@ async def probe(path: Path, *, allow_network: bool = False) -> Probe:
     `SourceUnsupported`, or what the sandbox raises.
     """
     sniff(path)
-    facts = await _facts(path, deep=True, allow_network=allow_network)
+    facts = await _facts(path, deep=True)
     tick = _rational(facts["time_base"])
     runs = [
         FrameRun(count=count, duration_ticks=duration * tick.numerator) for count, duration in facts["runs"]

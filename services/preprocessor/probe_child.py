@@ -1,7 +1,7 @@
 """Reads a source with PyAV, shut in: what it is, and when each of its frames is shown.
 
-A program, run by `probe` inside the sandbox with the source as descriptor 3. It prints one JSON object: the
-facts, or `{"refused": REASON, "problem": …}`. It decides nothing but what only a demuxer can see.
+A program of its own, run by `probe` inside the sandbox with the source as descriptor 3. It prints one JSON
+object: the facts, or `{"refused": REASON, "problem": …}`. It decides nothing but what only a demuxer can see.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
-
-from services.media.containers import run_up_seconds
 
 #: More frames than twelve hours at 120 a second.
 MAX_FRAMES = 6_000_000
@@ -82,10 +80,13 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
         yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe)
 
 
-def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown]) -> None:
+def _check_end(
+    container: InputContainer, stream: VideoStream, frames: list[Shown], run_ups: dict[str, int]
+) -> None:
     """Decodes the last group of pictures: a file whose end is missing or broken shows it here."""
     last_key = max(frame.pts for frame in frames if frame.key)
-    run_up = int(run_up_seconds(container.format.name) / (stream.time_base or 1))
+    seconds = run_ups.get(container.format.name, run_ups[""])
+    run_up = int(seconds / (stream.time_base or 1))
     container.seek(max(last_key - run_up, frames[0].pts), stream=stream, backward=True, any_frame=False)
     last = None
     try:
@@ -152,8 +153,8 @@ def _runs(frames: list[Shown]) -> list[tuple[int, int]]:
     return [(sum(1 for _ in same), duration) for duration, same in groupby([*durations, last])]
 
 
-def read(source_fd: int, formats: str, *, deep: bool) -> dict[str, Any]:
-    """The facts about the source; `deep` also lists all its frames."""
+def read(source_fd: int, formats: str, run_ups: dict[str, int] | None) -> dict[str, Any]:
+    """The facts about the source; given the seconds that seeks run up, by container, also all its frames."""
     with _open(source_fd, formats) as container:
         stream = _video(container)
         context = stream.codec_context
@@ -174,20 +175,19 @@ def read(source_fd: int, formats: str, *, deep: bool) -> dict[str, Any]:
             "duration_us": container.duration or 0,
             "audios": [_audio(one) for one in container.streams.audio if one.codec_context is not None],
         }
-        if deep:
+        if run_ups is not None:
             frames = sorted(_packets(container, stream), key=lambda frame: frame.pts)
             if not frames:
                 raise Refused("SOURCE_TRUNCATED", "it announces pictures but holds none")
             facts["frame_count"], facts["first_pts"] = len(frames), frames[0].pts
             facts["runs"] = _runs(frames)
-            _check_end(container, stream, frames)
+            _check_end(container, stream, frames, run_ups)
         return facts | _head(container, stream)
 
 
 def main() -> None:
-    source_fd, formats, deep = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "deep"
     try:
-        answer = read(source_fd, formats, deep=deep)
+        answer = read(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
     except Refused as refusal:
         answer = {"refused": refusal.args[0], "problem": refusal.args[1]}
     json.dump(answer, sys.stdout)
