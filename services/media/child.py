@@ -121,7 +121,6 @@ def set_limits(limits: dict[str, int], *, own_user: bool) -> None:
 
 def shut_in(policy: dict[str, Any]) -> dict[str, int]:
     """Applies `policy` to this process; returns what holds now."""
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.nice(policy["nice"])
     namespace = enter_namespace()
@@ -150,9 +149,11 @@ def _refused(attempt: str) -> int:
 
 def main() -> None:
     policy = json.loads(sys.argv[1])
+    held = shut_in(policy)
+    # Die with the parent. Only now: a new user namespace may clear the wish.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != policy["parent"]:
         sys.exit(REFUSED)
-    held = shut_in(policy)
     command = sys.argv[2:]
     if not command:
         held |= {"network_refused": _refused("network"), "files_refused": _refused("files")}

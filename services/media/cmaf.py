@@ -234,31 +234,6 @@ def write_fragment(*, track_id: int, sequence: int, tfdt_ticks: int, samples: Se
     return moof(len(moof(0)) + 8) + bmff.make(b"mdat", *(sample.payload for sample in samples))
 
 
-def renumbered(media: bytes, first_sequence: int) -> bytes:
-    """`media` with the sequence numbers of its fragments rising from `first_sequence`."""
-    changed = bytearray(media)
-    sequence = first_sequence
-    for box in bmff.boxes(media):
-        if box.kind == b"moof":
-            struct.pack_into(">I", changed, bmff.find(media, b"mfhd", within=box).body + 4, sequence)
-            sequence += 1
-    return bytes(changed)
-
-
-def shifted(media: bytes, ticks: int) -> bytes:
-    """`media` with every `tfdt` moved by `ticks`; raises `MalformedMedia` when one would fall below zero."""
-    changed = bytearray(media)
-    for moof in (box for box in bmff.boxes(media) if box.kind == b"moof"):
-        for traf in bmff.children(media, moof, b"traf"):
-            box = bmff.find(media, b"tfdt", within=traf)
-            wide = media[box.body] == 1
-            moved = _tfdt(media, traf) + ticks
-            if not 0 <= moved < 1 << (64 if wide else 32):
-                raise MalformedMedia(problem=f"tfdt {moved} cannot be written")
-            struct.pack_into(">Q" if wide else ">I", changed, box.body + 4, moved)
-    return bytes(changed)
-
-
 def _without_bitrates(data: bytes, stsd: Box) -> bytes:
     """`stsd` without `btrt`: the measured bit rate would give each chunk an init segment of its own."""
     entries = []

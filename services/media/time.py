@@ -24,11 +24,6 @@ def ticks_to_ns_up(ticks: int, timescale: int) -> int:
     return -(-ticks * NS_PER_SECOND // timescale)
 
 
-def ns_to_ticks_floor(ns: int, timescale: int) -> int:
-    """The last tick at or before `ns`; inverse of `ticks_to_ns_up` for clocks slower than 1 GHz."""
-    return ns * timescale // NS_PER_SECOND
-
-
 def rescale(ticks: int, source: int, target: int) -> Fraction:
     """`ticks` of a clock of `source` Hz, exactly, in ticks of a clock of `target` Hz."""
     return Fraction(ticks * target, source)

@@ -88,22 +88,6 @@ def test_a_sync_sample_inside_a_fragment_is_refused() -> None:
         cmaf.write_fragment(track_id=1, sequence=1, tfdt_ticks=0, samples=[one, other, one])
 
 
-def test_sequence_numbers_and_decode_times_are_rewritten_and_nothing_else() -> None:
-    one = Sample(duration_ticks=5, composition_ticks=0, sync=True, payload=b"abc")
-    media = b"".join(
-        cmaf.write_fragment(track_id=1, sequence=9, tfdt_ticks=at, samples=[one]) for at in (100, 105)
-    )
-    changed = cmaf.shifted(cmaf.renumbered(media, 40), -100)
-    assert [(part.sequence, part.tfdt_ticks) for part in cmaf.parse_fragments(changed, encoder_init())] == [
-        (40, 0),
-        (41, 5),
-    ]
-    assert cmaf.shifted(cmaf.renumbered(changed, 9), 100) != media
-    assert len(changed) == len(media)
-    with pytest.raises(MalformedMedia):
-        cmaf.shifted(media, -101)
-
-
 def test_init_segments_do_not_depend_on_what_was_measured_or_who_wrote_them() -> None:
     inits = {
         cmaf.write_init(encoder_init(entry=avc(rate), elst=elst), track_id=1, media_time=2002)

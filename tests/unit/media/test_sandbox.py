@@ -119,6 +119,28 @@ async def test_cancelling_ends_a_child_and_what_it_started(tmp_path: Path) -> No
         await asyncio.to_thread(wait_until_dead, pid)
 
 
+async def test_a_child_dies_with_a_parent_that_is_killed() -> None:
+    code = (
+        "import asyncio,sys,pathlib\n"
+        "from services.media import sandbox\n"
+        "argv=[sys.executable,'-I','-S','-c','import os,time;print(os.getpid(),flush=True);time.sleep(60)']\n"
+        "read=[pathlib.Path(sys.prefix),pathlib.Path(sys.base_prefix)]\n"
+        "def feed(piece):\n"
+        "    print(piece.decode(), flush=True)\n"
+        "    return True\n"
+        "asyncio.run(sandbox.run(sandbox.Command(argv=argv, read=read), feed))\n"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code), cwd=sandbox.PACKAGE_ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(await parent.stdout.readline())
+    assert alive(pid)
+    parent.kill()
+    await parent.wait()
+    await asyncio.to_thread(wait_until_dead, pid)
+
+
 def wait_until_dead(pid: int) -> None:
     # The system reaps a killed child's child soon after.
     while alive(pid):
