@@ -261,7 +261,8 @@ function Password() {
     <section aria-labelledby="password">
       <h2 id="password">Password</h2>
       <form class="panel" onSubmit={(event) => void submit(event)}>
-        <input class="visually-hidden" type="text" autocomplete="username" value={user.value?.email} readOnly tabIndex={-1} aria-hidden="true" />
+        {/* Tells password managers whose password this is. */}
+        <input hidden type="text" autocomplete="username" value={user.value?.email} readOnly />
         <div class="two">
           <Field label="Password now" type="password" autocomplete="current-password" required value={oldPassword} onText={setOld} />
           <Field label="New password" type="password" autocomplete="new-password" required minLength={10} maxLength={1024} value={newPassword} onText={setNew} />

@@ -187,7 +187,7 @@ function TaskLine({ task }: { task: TaskExplanation }) {
     <li>
       <details class="list-main">
         <summary>
-          <strong>{task.summary || idOf(task.task)}</strong> {task.nextStep && <span class="dim">{task.nextStep}</span>}
+          <strong>{task.summary || idOf(task.task)}</strong> {task.nextStep && task.state !== TaskExplanation_State.SUCCEEDED && <span class="dim">{task.nextStep}</span>}
         </summary>
         {task.attempts.map((attempt) => (
           <AttemptView key={attempt.attempt} attempt={attempt} />

@@ -77,7 +77,8 @@ export class Engine {
   skip = (deltaS: number): void => this.seek(this.video.currentTime + deltaS);
 
   setRate(rate: number): void {
-    this.video.defaultPlaybackRate = this.video.playbackRate = rate;
+    this.rate.value = rate;
+    this.#applyRate();
   }
 
   setVolume(volume: number): void {
@@ -139,11 +140,17 @@ export class Engine {
       await this.#player.load(url, offsetS, "application/dash+xml");
       this.#seekTo = undefined;
       this.#applyHeight(false);
+      this.#applyRate();
       this.#refresh();
       if (play) this.play();
     } catch (error) {
       if (!isInterrupted(error)) throw error;
     }
+  }
+
+  /** Through Shaka, which stops the element's own clock while it buffers. */
+  #applyRate(): void {
+    this.#player.trickPlay(this.rate.value, /* useTrickPlayTrack= */ false);
   }
 
   #applyHeight(clearBuffer: boolean): void {
@@ -162,7 +169,7 @@ export class Engine {
     };
     const sight = () => this.#sight();
     for (const event of ["timeupdate", "progress", "durationchange", "resize", "playing", "canplay"]) on(event, sight);
-    for (const event of ["play", "waiting", "ratechange", "volumechange", "loadedmetadata"]) on(event, () => this.#refresh());
+    for (const event of ["play", "waiting", "volumechange", "loadedmetadata"]) on(event, () => this.#refresh());
     for (const event of ["pause", "seeking", "waiting", "ended", "emptied"]) on(event, () => this.#stopped());
     for (const event of ["pause", "seeked", "ended"]) on(event, () => this.#report());
     const timer = setInterval(() => !video.paused && this.#report(), REPORT_MS);
@@ -212,7 +219,6 @@ export class Engine {
       this.paused.value = video.paused;
       this.ended.value = video.ended;
       this.waiting.value = !video.paused && (video.readyState < 3 || this.#player.isBuffering());
-      this.rate.value = video.playbackRate;
       this.volume.value = video.volume;
       this.muted.value = video.muted;
       this.height.value = video.videoHeight;

@@ -21,7 +21,7 @@ const skip = (deltaS: number): Act => (engine) => {
 };
 const speed = (direction: 1 | -1): Act => (engine) => {
   engine.setRate(nextRate(engine.rate.value, direction));
-  announce(`Speed ${engine.video.playbackRate}`);
+  announce(`Speed ${engine.rate.value}`);
 };
 const louder = (delta: number): Act => (engine) => {
   engine.setVolume(engine.video.volume + delta);

@@ -146,12 +146,17 @@ export function Badge({ tone, children }: { tone: "good" | "busy" | "bad" | "pla
   );
 }
 
+/** A browser puts the focus on a page it opens; from the second on it is ours to do. */
+let opened = false;
+
 /** The title of the page, also of the window; takes the focus when the page changes, so that readers start here. */
 export function Heading({ children, text, hidden }: { children?: ComponentChildren; text: string; hidden?: boolean }) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
     document.title = `${text} · Kino`;
-    if (document.activeElement === document.body || document.activeElement === null) heading.current?.focus({ preventScroll: true });
+    const free = document.activeElement === document.body || document.activeElement === null;
+    if (opened && free) heading.current?.focus({ preventScroll: true });
+    opened = true;
   }, [text]);
   return (
     <h1 ref={heading} tabIndex={-1} class={hidden ? "visually-hidden" : undefined}>
