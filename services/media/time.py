@@ -17,6 +17,7 @@ from itertools import groupby, pairwise
 
 NS_PER_SECOND = 1_000_000_000
 US_PER_SECOND = 1_000_000
+NS_PER_US = 1_000
 
 
 def ticks_to_ns_up(ticks: int, timescale: int) -> int:
@@ -128,23 +129,17 @@ class Timeline:
         return min(frames[run] + inside, self.frame_count - 1)
 
     def frame_at(self, offset_ns: int) -> int:
-        """The frame on show at `offset_ns`; the first before zero, the last from the end on."""
-        return self.frame_at_ticks(Fraction(offset_ns * self.timescale, NS_PER_SECOND))
+        """The frame on show at `offset_ns`; the first before zero, the last from the end on.
 
-    def frame_at_us(self, offset_us: int) -> int:
-        """The frame a browser means by `offset_us`.
-
-        Browsers cut a frame's time down to the microsecond, so that it lies before the frame it names: the
-        frame is the last whose own time, cut down likewise, is at or before the offset.
+        A whole number of microseconds comes from a browser, which cuts a frame's time down to them, so that it
+        lies up to a microsecond before the frame it names: it is snapped to that frame.
         """
-        frame = self.frame_at_ticks(Fraction(offset_us * self.timescale, US_PER_SECOND))
+        frame = self.frame_at_ticks(Fraction(offset_ns * self.timescale, NS_PER_SECOND))
         following = frame + 1
-        if (
-            following < self.frame_count
-            and self.pts(following) * US_PER_SECOND // self.timescale <= offset_us
-        ):
-            return following
-        return frame
+        if offset_ns % NS_PER_US or following >= self.frame_count:
+            return frame
+        cut_down_us = self.pts(following) * US_PER_SECOND // self.timescale
+        return following if cut_down_us * NS_PER_US <= offset_ns else frame
 
     def ns(self, frame: int) -> int:
         """When `frame` is first shown, in nanoseconds rounded up; `frame_at` of it is `frame` again."""
