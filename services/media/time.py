@@ -131,8 +131,8 @@ class Timeline:
     def frame_at(self, offset_ns: int) -> int:
         """The frame on show at `offset_ns`; the first before zero, the last from the end on.
 
-        A whole number of microseconds comes from a browser, which cuts a frame's time down to them and so lies
-        up to a microsecond before the frame it names: it is snapped to that frame.
+        A whole number of microseconds is a browser's, which cuts a frame's time down to them and so lies up
+        to a microsecond before the frame it names: it is snapped to that frame.
         """
         frame = self.frame_at_ticks(Fraction(offset_ns * self.timescale, NS_PER_SECOND))
         following = frame + 1
