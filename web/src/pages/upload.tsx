@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Upload_State, type Upload } from "kino-stubs/kino/ingest/v1/resources_pb.js";
 import { api } from "../api/clients";
-import { isAbort, sentenceOfStatus } from "../api/errors";
+import { sentenceOfStatus } from "../api/errors";
 import { useJob } from "../lib/job";
 import { useAct, useLoad, usePages } from "../lib/load";
 import { bytes, dateTime, length } from "../lib/time";
@@ -124,13 +124,14 @@ function Sending({ uploader, onAgain }: { uploader: Uploader; onAgain: () => voi
   const send = () => void run(async () => setUpload(await uploader.run()));
   useEffect(() => {
     send();
-    const ask = (event: BeforeUnloadEvent) => uploader.phase.value !== "done" && event.preventDefault();
+    const ask = (event: BeforeUnloadEvent) => !["done", "refused"].includes(uploader.phase.value) && event.preventDefault();
     addEventListener("beforeunload", ask);
     return () => {
       removeEventListener("beforeunload", ask);
       uploader.pause();
     };
   }, [uploader]);
+  const refused = uploader.phase.value === "refused";
   const cancel = () => void run(() => uploader.cancel()).then((done) => done && onAgain());
   return (
     <div class="panel">
@@ -139,22 +140,23 @@ function Sending({ uploader, onAgain }: { uploader: Uploader; onAgain: () => voi
       <ErrorNote error={error} />
       {!upload && (
         <div class="buttons">
-          {busy ? (
+          {busy && (
             <button type="button" class="button" onClick={() => uploader.pause()}>
               Pause
             </button>
-          ) : (
-            <button type="button" class="button primary" onClick={send}>
-              Resume
-            </button>
           )}
-          {!busy && (
-            <button type="button" class="button danger" onClick={cancel}>
-              Cancel upload
-            </button>
+          {!busy && !refused && (
+            <>
+              <button type="button" class="button primary" onClick={send}>
+                Resume
+              </button>
+              <button type="button" class="button danger" onClick={cancel}>
+                Cancel upload
+              </button>
+            </>
           )}
-          {error !== undefined && !isAbort(error) && (
-            <button type="button" class="button" onClick={onAgain}>
+          {!busy && error !== undefined && (
+            <button type="button" class={refused ? "button primary" : "button"} onClick={onAgain}>
               Choose another file
             </button>
           )}
@@ -164,18 +166,20 @@ function Sending({ uploader, onAgain }: { uploader: Uploader; onAgain: () => voi
   );
 }
 
-const PHASES = { starting: "Starting", sending: "Sending", checking: "Checking the whole file", done: "Sent" } as const;
+const PHASES = { starting: "Starting", sending: "Sending", checking: "Checking the whole file", refused: "Refused", done: "Sent" } as const;
 
 function Transfer({ uploader, busy }: { uploader: Uploader; busy: boolean }) {
   const phase = uploader.phase.value;
   const size = uploader.file.size;
   const received = uploader.receivedBytes.value;
   const left = uploader.secondsLeft.value;
-  useEffect(() => announce(busy ? PHASES[phase] : "Paused"), [phase, busy]);
+  const stopped = !busy && phase !== "refused";
+  const state = stopped ? "Paused" : PHASES[phase];
+  useEffect(() => announce(state), [state]);
   return (
     <div class="job">
       <div class="job-head">
-        <Badge tone={busy ? "busy" : "plain"}>{busy ? PHASES[phase] : "Paused"}</Badge>
+        <Badge tone={phase === "refused" ? "bad" : stopped ? "plain" : "busy"}>{state}</Badge>
         <span class="job-percent">{size ? Math.floor((received / size) * 100) : 0} %</span>
       </div>
       <Progress value={size ? received / size : 0} label="Sent" />

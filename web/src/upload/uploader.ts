@@ -30,7 +30,7 @@ export async function findBegun(file: File, signal: AbortSignal): Promise<BegunU
   return undefined;
 }
 
-export type Phase = "starting" | "sending" | "checking" | "done";
+export type Phase = "starting" | "sending" | "checking" | "refused" | "done";
 
 /** One file on its way. What it shows are signals; `run` may be called again after a failure. */
 export class Uploader {
@@ -84,7 +84,10 @@ export class Uploader {
 
   /** A file that is no film is refused for good: its upload is over, so neither it nor its empty title is kept. */
   async #refused(begun: BegunUpload, error: unknown): Promise<never> {
-    if (reasonOf(error).startsWith("SOURCE_")) await this.#abandon(begun);
+    if (reasonOf(error).startsWith("SOURCE_")) {
+      await this.#abandon(begun);
+      this.phase.value = "refused";
+    }
     throw error;
   }
 
