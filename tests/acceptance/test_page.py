@@ -23,6 +23,8 @@ LEASE_ENDED = re.compile("/v1/leases:end$")
 PART = re.compile("IngestService/UploadPart$")
 #: The frame of the moment is on the screen.
 SETTLED = "() => (v => v?.readyState >= 2 && !v.seeking)(document.querySelector('video'))"
+#: Where the page keeps a report that it could not send.
+UNSENT = "Object.keys(localStorage).find(key => key.startsWith('kino.unsent.'))"
 
 Arrive = Callable[..., Visitor]
 
@@ -198,6 +200,29 @@ def test_only_what_was_played_counts_as_watched(arrive: Arrive, stack: Stack) ->
     assert seconds_of(view["position"]) == pytest.approx(15, abs=0.001)
     assert [(start, end) for start, end in watched if start < 2.5 < end]
     assert not [(start, end) for start, end in watched if start < 10 < end]
+
+
+def test_a_lost_stream_is_told_and_taken_over_again(arrive: Arrive, stack: Stack) -> None:
+    visitor = arrive(VIEWER)
+    page = visitor.page
+    # What can't be reported is kept, with the credential of its stream.
+    page.route(REPORTED, lambda route: route.abort())
+    visitor.play(stack.title)
+    visitor.pause_at(5)
+    page.wait_for_function(f"() => {UNSENT}")
+    token = page.evaluate(f"JSON.parse(localStorage.getItem({UNSENT})).leaseToken")
+    page.unroute(REPORTED)
+    assert page.request.post(f"{stack.gateway}/v1/leases:end", data={"leaseToken": token}).ok
+    page.get_by_label("Picture and speed").click()
+    page.get_by_label("H.264, 240p").check()
+
+    expect(page.get_by_role("alert").filter(has_text="This playback was ended.")).to_be_visible()
+    page.get_by_role("button", name="Continue here").click()
+    page.wait_for_function(SETTLED, timeout=SLOW_MS)
+
+    assert visitor.video("v => v.currentTime") >= 5
+    assert all("ERR_FAILED" in wrong for wrong in visitor.wrongs)
+    visitor.wrongs.clear()
 
 
 def test_without_a_plan_the_player_leads_to_the_plans(arrive: Arrive, stack: Stack) -> None:
