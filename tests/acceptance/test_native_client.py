@@ -97,7 +97,7 @@ def test_the_last_frame_of_the_film_ends_the_stream(stack: Stack, tmp_path: Path
     [
         ({"offset_ms": -1}, "InvalidArgument", "VALIDATION_FAILED"),
         ({"offset_ms": 3_600_000}, "OutOfRange", "OFFSET_OUT_OF_RANGE"),
-        ({"title": "titles/there-is-no-such-title"}, "NotFound", "NOT_FOUND"),
+        ({"title": "titles/there-is-no-such-title"}, "NotFound", "TITLE_NOT_FOUND"),
         ({"password": "not the password"}, "Unauthenticated", "WRONG_CREDENTIALS"),
     ],
     ids=["negative offset", "offset past the end", "unknown title", "wrong password"],
