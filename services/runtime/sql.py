@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+# SQLAlchemy imports it itself at first use, in whichever thread that is; two threads at once see half of it.
+import sqlalchemy.orm  # noqa: F401
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
