@@ -273,9 +273,10 @@ def test_an_upload_goes_on_after_the_page_was_reloaded(arrive: Arrive, stack: St
     page.get_by_role("button", name="Upload", exact=True).click()
     page.wait_for_function("() => [...Object.keys(localStorage)].some(key => key.startsWith('kino.upload.'))")
     expect(page.get_by_text(re.compile("^4.2 MB of"))).to_be_visible()
-    page.unroute(PART)
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
+    # Not before: the old page would send the rest while it goes.
+    page.unroute(PART)
 
     page.get_by_label("Choose a file").set_input_files(file)
     asked: list[str] = []
