@@ -32,8 +32,8 @@ class Demand:
     catalogue_hours: float = 1_000
     new_hours_per_month: float = 20
     source_mbps: float = 10
-    ladder_mbps: float = 6
-    encode_core_hours: float = 3
+    ladder_mbps: float = 9.6
+    encode_core_hours: float = 4.3
     edge_share: float = 0.9
     node_gbps: float = 10
     node_fill: float = 0.7
@@ -56,8 +56,8 @@ SOURCES: Mapping[str, tuple[Literal["measured", "assumed"], str]] = {
     "catalogue_hours": ("assumed", "a mid-sized service"),
     "new_hours_per_month": ("assumed", "2 % of the catalogue"),
     "source_mbps": ("assumed", "an H.264 mezzanine; ProRes needs twenty times that"),
-    "ladder_mbps": ("assumed", "all renditions of Kino's ladder together, 720p source"),
-    "encode_core_hours": ("assumed", "core-hours for each hour of film, the whole ladder"),
+    "ladder_mbps": ("measured", "Big Buck Bunny in 1080p24: five H.264 rungs, one of AV1, AAC and Opus"),
+    "encode_core_hours": ("measured", "the same film and ladder, for each hour of it, on shared cloud cores"),
     "edge_share": ("assumed", "bytes that hot titles on the edge answer"),
     "node_gbps": ("assumed", "network of one edge node"),
     "node_fill": ("assumed", "how full a node's network may be at the peak"),
