@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from kino.billing.v1 import billing_pb2 as pb
 from kino.billing.v1 import billing_pb2_grpc
@@ -28,6 +26,7 @@ from services.billing.usecases import Billing, Once, PlanDraft
 from services.runtime import names
 from services.runtime.auth import own_name, principal, require_user
 from services.runtime.paging import Pager, page_size
+from services.runtime.wire import timestamp, timestamp_or_none
 
 T = TypeVar("T")
 
@@ -216,16 +215,6 @@ def _money(money: Money) -> money_pb2.Money:
     return money_pb2.Money(currency_code=money.currency_code, amount_minor=money.amount_minor)
 
 
-def _time(value: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
-
-
-def _time_or_none(value: datetime | None) -> Timestamp | None:
-    return None if value is None else _time(value)
-
-
 def _plan(plan: Plan) -> res.Plan:
     return res.Plan(
         name=plan.name,
@@ -235,7 +224,7 @@ def _plan(plan: Plan) -> res.Plan:
         trial_period_days=plan.trial_period_days,
         concurrent_stream_limit=plan.concurrent_stream_limit,
         archived=plan.archived,
-        create_time=_time(plan.create_time),
+        create_time=timestamp(plan.create_time),
     )
 
 
@@ -244,20 +233,20 @@ def _subscription(subscription: Subscription) -> res.Subscription:
         name=subscription.name,
         plan=subscription.plan.name,
         state=_STATES[subscription.state],
-        anchor_time=_time(subscription.anchor_time),
-        current_period_start_time=_time(subscription.period.start),
-        current_period_end_time=_time(subscription.period.end),
-        trial_end_time=_time_or_none(subscription.trial_end_time),
-        cancel_time=_time_or_none(subscription.cancel_time),
-        create_time=_time(subscription.create_time),
+        anchor_time=timestamp(subscription.anchor_time),
+        current_period_start_time=timestamp(subscription.period.start),
+        current_period_end_time=timestamp(subscription.period.end),
+        trial_end_time=timestamp_or_none(subscription.trial_end_time),
+        cancel_time=timestamp_or_none(subscription.cancel_time),
+        create_time=timestamp(subscription.create_time),
     )
 
 
 def _invoice(invoice: Invoice) -> res.Invoice:
     line = res.InvoiceLine(
         description=invoice.description,
-        period_start_time=_time(invoice.period.start),
-        period_end_time=_time(invoice.period.end),
+        period_start_time=timestamp(invoice.period.start),
+        period_end_time=timestamp(invoice.period.end),
         amount=_money(invoice.total),
     )
     return res.Invoice(
@@ -267,9 +256,9 @@ def _invoice(invoice: Invoice) -> res.Invoice:
         state=_INVOICE_STATES[invoice.state],
         lines=[line],
         total=_money(invoice.total),
-        create_time=_time(invoice.create_time),
-        due_time=_time(invoice.due_time),
-        paid_time=_time_or_none(invoice.paid_time),
+        create_time=timestamp(invoice.create_time),
+        due_time=timestamp(invoice.due_time),
+        paid_time=timestamp_or_none(invoice.paid_time),
     )
 
 
@@ -280,7 +269,7 @@ def _posting(posting: Posting) -> res.LedgerEntry:
         credit_account=posting.credit_account,
         amount=_money(posting.amount),
         cause=posting.cause,
-        create_time=_time(posting.create_time),
+        create_time=timestamp(posting.create_time),
     )
 
 
@@ -289,6 +278,6 @@ def _entitlement(answer: Entitlement) -> res.Entitlement:
         entitled=answer.entitled,
         concurrent_stream_limit=answer.concurrent_stream_limit,
         subscription=answer.subscription,
-        expire_time=_time(answer.expire_time),
+        expire_time=timestamp(answer.expire_time),
         reason=answer.reason,
     )

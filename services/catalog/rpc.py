@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import status_pb2
 
@@ -27,11 +26,11 @@ from services.catalog.model import (
     Viewer,
 )
 from services.catalog.usecases import PAGE_BYTES, Catalog, MediaView, Publication
-from services.media.time import NS_PER_SECOND
 from services.runtime.auth import OPERATOR, principal
 from services.runtime.errors import InvalidArgument
 from services.runtime.names import parse
 from services.runtime.paging import Pager, page_size
+from services.runtime.wire import duration
 
 _EDITABLE = ("display_name", "description", "release_year", "genres")
 _SEGMENTS_PAGE = 500
@@ -179,7 +178,7 @@ def title_message(title: Title) -> res.Title:
     if title.complete_time is not None:
         message.complete_time.FromDatetime(title.complete_time)
     if title.duration_ns is not None:
-        message.duration.CopyFrom(_duration(title.duration_ns))
+        message.duration.CopyFrom(duration(title.duration_ns))
     if title.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(title.error))
     return message
@@ -255,10 +254,6 @@ def _masked(mask: FieldMask) -> Sequence[str]:
 
 def _after(cursor: list[str | int | float | None] | None) -> tuple[datetime, str] | None:
     return None if cursor is None else (datetime.fromisoformat(str(cursor[0])), str(cursor[1]))
-
-
-def _duration(ns: int) -> Duration:
-    return Duration(seconds=ns // NS_PER_SECOND, nanos=ns % NS_PER_SECOND)
 
 
 def _frames(timeline: media_pb2.Timeline) -> Frames:

@@ -19,6 +19,7 @@ from services.runtime.clock import Clock
 from services.runtime.names import parse
 from services.runtime.paging import Pager, page_size
 from services.runtime.sealed import Sealer
+from services.runtime.wire import duration
 
 #: A device that was offline may report so long after its lease token expired.
 LATE = timedelta(days=1)
@@ -116,10 +117,6 @@ def _ns(duration: Duration) -> int:
     return duration.seconds * NS_PER_SECOND + duration.nanos
 
 
-def _duration(ns: int) -> Duration:
-    return Duration(seconds=ns // NS_PER_SECOND, nanos=ns % NS_PER_SECOND)
-
-
 def _empty(key: Key) -> res.View:
     return res.View(name=key.name, title=key.title)
 
@@ -128,16 +125,16 @@ def _message(view: View) -> res.View:
     message = res.View(
         name=view.key.name,
         title=view.key.title,
-        position=_duration(view.position_ns),
+        position=duration(view.position_ns),
         intervals=[
-            res.Interval(start_offset=_duration(start), end_offset=_duration(end))
+            res.Interval(start_offset=duration(start), end_offset=duration(end))
             for start, end in view.intervals
         ],
         completion=view.completion,
         device=view.device,
     )
     if view.duration_ns:
-        message.title_duration.CopyFrom(_duration(view.duration_ns))
+        message.title_duration.CopyFrom(duration(view.duration_ns))
     message.first_watch_time.FromDatetime(view.first_watch_time)
     message.last_watch_time.FromDatetime(view.last_watch_time)
     return message

@@ -6,8 +6,6 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from kino.identity.v1 import identity_pb2 as pb
 from kino.identity.v1 import identity_pb2_grpc, resources_pb2
 from services.identity.model import Grant, Profile, Role, User
@@ -15,6 +13,7 @@ from services.identity.usecases import Application, Identity
 from services.runtime import names
 from services.runtime.auth import NotYours, own_name, principal, require_user
 from services.runtime.paging import Pager, page_size
+from services.runtime.wire import timestamp
 
 _ROLES = {
     Role.VIEWER: resources_pb2.ROLE_VIEWER,
@@ -133,25 +132,19 @@ def _application(request: pb.SignUpRequest | pb.ClaimOperatorRequest) -> Applica
     return Application(email=request.email, password=request.password, display_name=request.display_name)
 
 
-def _time(value: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
-
-
 def _user(user: User) -> resources_pb2.User:
     return resources_pb2.User(
         name=user.name,
         email=user.email,
         display_name=user.display_name,
         role=_ROLES[user.role],
-        create_time=_time(user.create_time),
+        create_time=timestamp(user.create_time),
     )
 
 
 def _profile(profile: Profile) -> resources_pb2.Profile:
     return resources_pb2.Profile(
-        name=profile.name, display_name=profile.display_name, create_time=_time(profile.create_time)
+        name=profile.name, display_name=profile.display_name, create_time=timestamp(profile.create_time)
     )
 
 
@@ -159,8 +152,8 @@ def _session(grant: Grant) -> resources_pb2.Session:
     return resources_pb2.Session(
         user=grant.user.name,
         access_token=grant.access_token,
-        access_token_expire_time=_time(grant.access_token_expire_time),
+        access_token_expire_time=timestamp(grant.access_token_expire_time),
         refresh_token=grant.refresh_token,
-        refresh_token_expire_time=_time(grant.refresh_token_expire_time),
+        refresh_token_expire_time=timestamp(grant.refresh_token_expire_time),
         role=_ROLES[grant.user.role],
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Any
 
 import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from kino.ingest.v1 import ingest_pb2 as api
 from kino.ingest.v1 import resources_pb2 as resources
@@ -19,6 +17,7 @@ from services.runtime.errors import InvalidArgument
 from services.runtime.names import parse
 from services.runtime.paging import Pager, page_size
 from services.runtime.status import status_of
+from services.runtime.wire import timestamp
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -130,12 +129,6 @@ def message_of(upload: Upload) -> resources.Upload:
         error=status_of(upload.rejection.error()) if upload.rejection else None,
         sha256=upload.sha256 if complete else b"",
         owner=upload.owner,
-        create_time=_timestamp(upload.create_time),
-        expire_time=_timestamp(upload.expire_time),
+        create_time=timestamp(upload.create_time),
+        expire_time=timestamp(upload.expire_time),
     )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

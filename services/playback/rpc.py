@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.duration_pb2 import Duration
 
 from kino.catalog.v1 import resources_pb2 as catalog
 from kino.media.v1 import media_pb2
@@ -33,6 +32,7 @@ from services.playback.tokens import LeaseTokens
 from services.playback.usecases import StartPlayback
 from services.runtime.auth import principal, require_user
 from services.runtime.clock import Clock
+from services.runtime.wire import duration
 
 SERVICE = "kino.playback.v1.PlaybackService"
 
@@ -82,7 +82,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         folder = f"/v1/playback/{token}/manifests"
         return pb.StartPlaybackResponse(
             lease=_lease(started.lease, token=token),
-            resume_offset=_duration(started.resume_ns),
+            resume_offset=duration(started.resume_ns),
             choice=_choice(started.media),
             hls_path=f"{folder}/master.m3u8",
             dash_path=f"{folder}/manifest.mpd",
@@ -220,12 +220,6 @@ def _metadata(context: Any) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def _duration(ns: int) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(ns)
-    return duration
-
-
 def _lease(lease: Lease, *, token: str = "", expire_time: datetime | None = None) -> res.Lease:
     message = res.Lease(
         name=lease.name, token=token, profile=lease.profile, title=lease.title, device=lease.device
@@ -260,11 +254,11 @@ def _header(header: Header) -> res.PlayHeader:
         video=_rendition(header.media, header.video),
         audio=_rendition(header.media, header.audio) if header.audio else None,
         segment_number=header.segment_number,
-        segment_start=_duration(entry.segment_start_ns),
-        media_start=_duration(entry.media_start_ns),
-        trim=_duration(entry.trim_ns),
+        segment_start=duration(entry.segment_start_ns),
+        media_start=duration(entry.media_start_ns),
+        trim=duration(entry.trim_ns),
         trim_frame_count=entry.trim_frame_count,
-        offset=_duration(entry.offset_ns),
+        offset=duration(entry.offset_ns),
         frame_number=entry.frame,
         combined_init=header.combined_init,
         video_init=header.video_init,
@@ -273,5 +267,5 @@ def _header(header: Header) -> res.PlayHeader:
 
 
 def _end(end: End) -> res.PlayEnd:
-    offset = None if end.next_offset_ns is None else _duration(end.next_offset_ns)
+    offset = None if end.next_offset_ns is None else duration(end.next_offset_ns)
     return res.PlayEnd(reason=_REASONS[end.reason], next_offset=offset)

@@ -100,6 +100,7 @@ def _check_matroska(file: BinaryIO, size: int) -> None:
     header = _number(file, keep_marker=False)
     if header is None:
         return
+    _check_length(file.tell() + header, size)
     file.seek(header, os.SEEK_CUR)
     if _number(file, keep_marker=True) != MATROSKA_SEGMENT:
         return

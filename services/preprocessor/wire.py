@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from google.protobuf.duration_pb2 import Duration
-
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
@@ -23,16 +21,11 @@ from services.preprocessor.model import (
     Window,
 )
 from services.runtime.errors import InvalidArgument
+from services.runtime.wire import duration
 
 VIDEO_CODECS = {"h264": media.VIDEO_CODEC_H264, "av1": media.VIDEO_CODEC_AV1}
 AUDIO_CODECS = {"aac": media.AUDIO_CODEC_AAC, "opus": media.AUDIO_CODEC_OPUS}
 _ORIGINS = {Origin.GIVEN: media.Highlight.ORIGIN_GIVEN, Origin.MEASURED: media.Highlight.ORIGIN_MEASURED}
-
-
-def duration_message(ns: int) -> Duration:
-    """Nanoseconds on the wire."""
-    seconds, nanos = divmod(ns, 1_000_000_000)
-    return Duration(seconds=seconds, nanos=nanos)
 
 
 def rational_message(value: Fraction) -> media.Rational:
@@ -66,7 +59,7 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
     video = report.video
     return preprocessor.SourceReport(
         container=report.container,
-        duration=duration_message(report.duration_ns),
+        duration=duration(report.duration_ns),
         video=preprocessor.SourceVideo(
             stream_index=video.stream_index,
             codec=video.codec,
@@ -194,8 +187,8 @@ def given_highlight(message: media.Highlight) -> Highlight:
 def highlight_message(highlight: Highlight) -> media.Highlight:
     """A passage worth showing first."""
     return media.Highlight(
-        start_offset=duration_message(highlight.start_ns),
-        end_offset=duration_message(highlight.end_ns),
+        start_offset=duration(highlight.start_ns),
+        end_offset=duration(highlight.end_ns),
         origin=_ORIGINS[highlight.origin],
         score=highlight.score,
         reason=highlight.reason,

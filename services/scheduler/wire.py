@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from kino.encoder.v1 import resources_pb2 as encoder
@@ -16,6 +15,7 @@ from kino.scheduler.v1 import scheduler_pb2 as api
 from services.runtime.errors import Code, InvalidArgument, RemoteError
 from services.runtime.names import parse
 from services.runtime.status import status_of
+from services.runtime.wire import timestamp_or_none
 from services.scheduler import plan
 from services.scheduler.dispatch import Dispatcher, Held, Session
 from services.scheduler.model import LEASE, Attempt, Failure, Job, JobState, Lease, Task, TaskKind, TaskState
@@ -32,15 +32,6 @@ _STATES = {
     TaskState.FAILED: scheduler.TaskExplanation.STATE_FAILED,
     TaskState.CANCELED: scheduler.TaskExplanation.STATE_CANCELED,
 }
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """A moment on the wire."""
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def status_of_failure(failure: Failure) -> status_pb2.Status:
@@ -130,9 +121,9 @@ def job_message(job: Job, counts: Counts, running: Mapping[str, Held]) -> schedu
         done_task_count=counts.done,
         progress=progress,
         renditions=renditions,
-        create_time=timestamp(job.create_time),
-        playable_time=timestamp(job.playable_time),
-        end_time=timestamp(job.end_time),
+        create_time=timestamp_or_none(job.create_time),
+        playable_time=timestamp_or_none(job.playable_time),
+        end_time=timestamp_or_none(job.end_time),
         report=preprocessor.ProbeResult.FromString(job.probe).report if job.probe else None,
         highlights=scheduler.Job.FromString(job.highlights).highlights,
     )
@@ -168,8 +159,8 @@ def attempt_message(attempt: Attempt, holding: Held | None) -> scheduler.Attempt
     return scheduler.Attempt(
         attempt=attempt.attempt,
         worker=f"workers/{attempt.worker}",
-        start_time=timestamp(attempt.start_time),
-        end_time=timestamp(attempt.end_time),
+        start_time=timestamp_or_none(attempt.start_time),
+        end_time=timestamp_or_none(attempt.end_time),
         command=attempt.command,
         stderr_lines=attempt.stderr_lines,
         error=status_of_failure(attempt.failure) if attempt.failure else None,
@@ -209,7 +200,7 @@ def worker_message(known: KnownWorker, session: Session | None) -> scheduler.Wor
         slot_count=known.slot_count,
         tasks=sorted(held.lease.task for held in session.held.values()) if session else [],
         connected=session.connected if session else False,
-        last_seen_time=timestamp(seen),
+        last_seen_time=timestamp_or_none(seen),
     )
 
 

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.media.errors import MediaError, SourceEmpty, SourceIsPlaylist, SourceTruncated
@@ -65,5 +65,6 @@ def test_an_empty_file_is_empty(tmp_path: Path) -> None:
     data=st.binary(min_size=1, max_size=400),
     start=st.sampled_from([b"", b"\0\0\0\x08ftyp", b"\x1aE\xdf\xa3", b"RIFF"]),
 )
+@example(start=b"\x1aE\xdf\xa3", data=b"\x01" + b"\xff" * 6 + b"\xfe")
 def test_any_bytes_are_judged_without_an_accident(tmp_path: Path, data: bytes, start: bytes) -> None:
     judged(tmp_path, start + data)
