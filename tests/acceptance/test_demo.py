@@ -34,7 +34,6 @@ def test_the_demo_holds_by_itself_and_leaves_nothing_behind(tmp_path: Path) -> N
     said = json.loads(done.stdout)
     assert said["ok"] is True
     assert [step["step"] for step in said["steps"]] == STEPS
-    assert said["seconds"] < 180
     assert list(tmp_path.iterdir()) == []
     assert [process for process in psutil.process_iter() if str(tmp_path) in command_line(process)] == []
 
