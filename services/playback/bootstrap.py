@@ -8,8 +8,9 @@ from datetime import timedelta
 from kino.billing.v1.billing_pb2_grpc import BillingServiceStub
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
+from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from services.playback.cache import ChunkCache
-from services.playback.clients import BillingClient, CatalogClient, HistoryClient
+from services.playback.clients import BillingClient, CatalogClient, HistoryClient, IdentityClient
 from services.playback.leases import Leases
 from services.playback.player import Player
 from services.playback.rpc import SERVICE, PlaybackServicer, register
@@ -34,6 +35,7 @@ async def build(ctx: Context) -> ServiceApp:
     cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes)
     start = StartPlayback(
         entitlements=BillingClient(ctx.channels.stub(BillingServiceStub)),
+        profiles=IdentityClient(ctx.channels.stub(IdentityServiceStub)),
         resume=resume,
         titles=titles,
         leases=leases,

@@ -14,6 +14,8 @@ from kino.catalog.v1 import catalog_pb2
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from kino.history.v1 import history_pb2
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
+from kino.identity.v1 import identity_pb2
+from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from kino.media.v1 import media_pb2
 from services.media.time import FrameRun, Timeline
 from services.playback.errors import TitleNotFound
@@ -91,6 +93,24 @@ class BillingClient:
             concurrent_stream_limit=found.concurrent_stream_limit,
             reason=found.reason or "NO_SUBSCRIPTION",
         )
+
+
+class IdentityClient:
+    """See `usecases.Profiles`."""
+
+    def __init__(self, stub: IdentityServiceStub) -> None:
+        self._stub = stub
+
+    async def exists(self, profile: str) -> bool:
+        """See `usecases.Profiles.exists`."""
+        request = identity_pb2.ListProfilesRequest(parent=profile.partition("/profiles/")[0])
+        try:
+            answer = await self._stub.ListProfiles(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise _typed(error) from error
+        return any(found.name == profile for found in answer.profiles)
 
 
 class HistoryClient:

@@ -47,6 +47,12 @@ class TitleNotFound(NotFound):
     reason = "TITLE_NOT_FOUND"
 
 
+class ProfileNotFound(NotFound):
+    """There is no profile {resource}."""
+
+    reason = "PROFILE_NOT_FOUND"
+
+
 class TitleNotPlayable(FailedPrecondition):
     """{subject} cannot be played yet: nothing of it is encoded."""
 

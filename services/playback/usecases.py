@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from services.playback.errors import NotEntitled, TitleNotFound, TitleNotPlayable
+from services.playback.errors import NotEntitled, ProfileNotFound, TitleNotFound, TitleNotPlayable
 from services.playback.leases import Leases
 from services.playback.model import Lease, TitleMedia, resume_ns
 from services.playback.titles import Titles
@@ -35,6 +35,13 @@ class Entitlements(Protocol):
 
     async def of(self, user: str) -> Entitlement:
         """What `users/{user}` may watch now."""
+
+
+class Profiles(Protocol):
+    """Identity."""
+
+    async def exists(self, profile: str) -> bool:
+        """Whether `users/{user}/profiles/{profile}` is there."""
 
 
 class Positions(Protocol):
@@ -78,6 +85,7 @@ class StartPlayback:
         self,
         *,
         entitlements: Entitlements,
+        profiles: Profiles,
         resume: Resume,
         titles: Titles,
         leases: Leases,
@@ -86,6 +94,7 @@ class StartPlayback:
     ) -> None:
         """`staff_streams` is the limit of publishers and operators, who need no plan."""
         self._entitlements = entitlements
+        self._profiles = profiles
         self._resume = resume
         self._titles = titles
         self._leases = leases
@@ -95,11 +104,17 @@ class StartPlayback:
     async def __call__(
         self, caller: Principal, *, title: str, profile: str, device: str, request_id: str
     ) -> Started:
-        """Raises `NotYours`, `TitleNotFound`, `TitleNotPlayable`, `NotEntitled`, `ConcurrentStreamLimit`."""
+        """Raises `NotYours`, `ProfileNotFound`, `TitleNotFound`, `TitleNotPlayable`, `NotEntitled`,
+        `ConcurrentStreamLimit`.
+        """
         if not (caller.owns(profile) or caller.is_service):
             raise NotYours(profile)
         user = profile.partition("/profiles/")[0]
-        media, limit = await asyncio.gather(self._titles.asked(title), self._limit(caller, user))
+        media, limit, known = await asyncio.gather(
+            self._titles.asked(title), self._limit(caller, user), self._profiles.exists(profile)
+        )
+        if not known:
+            raise ProfileNotFound(profile)
         _check_shown(media, caller)
         now = self._clock.now()
         lease = Lease(

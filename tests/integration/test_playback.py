@@ -29,7 +29,7 @@ from services.runtime.status import error_of
 from services.runtime.testing import channel_of, serving, user_token
 from tests.support.decoding import decode_beeps, decode_pictures
 from tests.support.published import PUBLISHER, Film, Publisher
-from tests.support.watching import CUTS, FILM, OWNERS_PROFILE, SPEC, VIEWER, Plans, start
+from tests.support.watching import CUTS, FILM, OWNERS_PROFILE, SPEC, VIEWER, Plans, accounts, start
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ async def process(tmp_path: Path, clock: ManualClock, plans: Plans) -> AsyncIter
         catalog=build_catalog,
         history=build_history,
         billing=plans.build,
+        identity=accounts,
         playback=build_playback,
     ) as running:
         yield running
@@ -227,7 +228,12 @@ async def test_playback_starts_at_zero_when_history_is_down(
     tmp_path: Path, film: Film, clock: ManualClock, plans: Plans
 ) -> None:
     async with serving(
-        tmp_path, clock=clock, catalog=build_catalog, billing=plans.build, playback=build_playback
+        tmp_path,
+        clock=clock,
+        catalog=build_catalog,
+        billing=plans.build,
+        identity=accounts,
+        playback=build_playback,
     ) as process:
         title = await Publisher(process, film).publish_all()
         async with channel_of(process, user_token(process, VIEWER, "viewer")) as channel:
@@ -454,6 +460,7 @@ async def test_who_may_not_watch_is_told_why(
             await refusal(bob.ListLeases(pb.ListLeasesRequest(parent=VIEWER))),
             await refusal(start(stub, "titles/nothing")),
             await refusal(start(stub, unplayable)),
+            await refusal(start(stub, unplayable, profile=f"{VIEWER}/profiles/nobody")),
         ]
     assert reasons == [
         ("PERMISSION_DENIED", "NOT_ENTITLED"),
@@ -461,6 +468,7 @@ async def test_who_may_not_watch_is_told_why(
         ("PERMISSION_DENIED", "NOT_OWNER"),
         ("NOT_FOUND", "TITLE_NOT_FOUND"),
         ("NOT_FOUND", "TITLE_NOT_FOUND"),
+        ("NOT_FOUND", "PROFILE_NOT_FOUND"),
     ]
 
 

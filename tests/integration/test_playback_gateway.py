@@ -26,7 +26,7 @@ from services.playback.bootstrap import build as build_playback
 from services.runtime.keys import open_keys
 from services.runtime.testing import bearer, serving, settings_in, user_token
 from tests.support.published import Film, Publisher
-from tests.support.watching import FILM, VIEWER, Plans, start
+from tests.support.watching import FILM, VIEWER, Plans, accounts, start
 
 SCRIPT, BROTLI = b"console.log(1);" * 9000, b"\x0b compressed"
 
@@ -84,7 +84,7 @@ async def gate(tmp_path: Path, film: Film, monkeypatch: pytest.MonkeyPatch) -> A
     plans = Plans(limits={VIEWER: 9})
     try:
         async with serving(
-            tmp_path, settings=settings, clock=None, billing=plans.build, **services
+            tmp_path, settings=settings, clock=None, billing=plans.build, identity=accounts, **services
         ) as process:
             gateway.set_endpoints({name: [process.address] for name in services})
             title = await Publisher(process, film).publish_all()

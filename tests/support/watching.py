@@ -8,8 +8,11 @@ from fractions import Fraction
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from kino.billing.v1 import billing_pb2
+from kino.identity.v1 import identity_pb2
+from kino.identity.v1.resources_pb2 import Profile
 from kino.playback.v1 import playback_pb2 as pb
 from services.encoder.model import VideoCodec, VideoRung
 from services.media.testfilm import FilmSpec
@@ -53,18 +56,33 @@ class Plans:
         return response
 
     async def build(self, ctx: Context) -> ServiceApp:
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.check,
-            request_deserializer=billing_pb2.CheckEntitlementRequest.FromString,
-            response_serializer=billing_pb2.CheckEntitlementResponse.SerializeToString,
-        )
-        service = "kino.billing.v1.BillingService"
-        handlers = grpc.method_handlers_generic_handler(service, {"CheckEntitlement": handler})
-        return ServiceApp(
-            name="billing",
-            grpc_services=[service],
-            register=lambda server: server.add_generic_rpc_handlers((handlers,)),
-        )
+        request, response = billing_pb2.CheckEntitlementRequest, billing_pb2.CheckEntitlementResponse
+        return _app("billing", "CheckEntitlement", self.check, request, response)
+
+
+async def accounts(ctx: Context) -> ServiceApp:
+    """Identity, for whom everybody has the one profile `main`."""
+
+    async def profiles(
+        request: identity_pb2.ListProfilesRequest, context: object
+    ) -> identity_pb2.ListProfilesResponse:
+        return identity_pb2.ListProfilesResponse(profiles=[Profile(name=f"{request.parent}/profiles/main")])
+
+    request, response = identity_pb2.ListProfilesRequest, identity_pb2.ListProfilesResponse
+    return _app("identity", "ListProfiles", profiles, request, response)
+
+
+def _app(name: str, method: str, answer: Any, request: type[Message], response: type[Message]) -> ServiceApp:
+    service = f"kino.{name}.v1.{name.capitalize()}Service"
+    handler = grpc.unary_unary_rpc_method_handler(
+        answer, request_deserializer=request.FromString, response_serializer=response.SerializeToString
+    )
+    handlers = grpc.method_handlers_generic_handler(service, {method: handler})
+    return ServiceApp(
+        name=name,
+        grpc_services=[service],
+        register=lambda server: server.add_generic_rpc_handlers((handlers,)),
+    )
 
 
 async def start(stub: Any, title: str, *, metadata: Any = None, **fields: str) -> pb.StartPlaybackResponse:

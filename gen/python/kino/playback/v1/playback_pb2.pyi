@@ -34,7 +34,7 @@ class StartPlaybackRequest(_message.Message):
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
     profile: _builtins.str
-    """Required. Who watches; must belong to the caller. Format: `users/{user}/profiles/{profile}`."""
+    """Required. Who watches; must belong to the caller and exist (`PROFILE_NOT_FOUND`). Format: `users/{user}/profiles/{profile}`."""
     device: _builtins.str
     """Optional. Name of the device, shown to the account's owner, at most 100 characters."""
     request_id: _builtins.str

@@ -28,7 +28,7 @@ export declare type StartPlaybackRequest = Message<"kino.playback.v1.StartPlayba
   title: string;
 
   /**
-   * Required. Who watches; must belong to the caller. Format: `users/{user}/profiles/{profile}`.
+   * Required. Who watches; must belong to the caller and exist (`PROFILE_NOT_FOUND`). Format: `users/{user}/profiles/{profile}`.
    *
    * @generated from field: string profile = 2;
    */
