@@ -14,6 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 UV := $(KINO_CACHE)/tools/uv-0.13.9/bin/uv
 STAMPS := .stamps
+# They share nothing, so two processes halve the wait; the others use both cores by themselves.
+FAST_TESTS := tests/unit tests/contract --numprocesses 2 --dist loadfile
 WEB_SOURCES := $(shell find web gen/web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
 .PHONY: help setup lock node gen check-gen lint lint-proto release-protos lint-python lint-web test test-fast run demo bench web clean
@@ -90,10 +92,11 @@ lint-web: node
 test: setup web $(STAMPS)/footage ## Run every test; installs Debian's Chromium when it is missing
 	@tools/chromium.sh
 	@npm run --workspaces --if-present test
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(FAST_TESTS)
+	@$(PY) -m pytest tests/integration tests/acceptance
 
 test-fast: setup ## Run the tests that need no browser and no engine, in under a minute
-	@$(PY) -m pytest tests/unit tests/contract
+	@$(PY) -m pytest $(FAST_TESTS)
 
 # --- use -----------------------------------------------------------------------------------------------------------
 
