@@ -10,6 +10,7 @@ from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from services.encoder.model import AudioCodec, AudioRung, Chunk, Segment, SourceClock, VideoCodec, VideoRung
 from services.encoder.usecases import StoredRendition, StoredSegment
 from services.media.containers import run_up_seconds
+from services.media.messages import fraction_of
 from services.media.time import FrameRun
 from services.runtime.errors import InvalidArgument
 
@@ -17,22 +18,15 @@ VIDEO_CODECS = {media.VIDEO_CODEC_H264: VideoCodec.H264, media.VIDEO_CODEC_AV1: 
 AUDIO_CODECS = {media.AUDIO_CODEC_AAC: AudioCodec.AAC, media.AUDIO_CODEC_OPUS: AudioCodec.OPUS}
 
 
-def rational(message: media.Rational, field: str) -> Fraction:
-    """A fraction that must be positive."""
-    if message.numerator <= 0 or message.denominator <= 0:
-        raise InvalidArgument(field, "must be positive")
-    return Fraction(message.numerator, message.denominator)
-
-
 def clock_of(report: preprocessor.SourceReport) -> SourceClock:
     """The source's clock against the timeline."""
     video = report.video
     return SourceClock(
         stream_index=video.stream_index,
-        time_base=rational(video.time_base, "report.video.time_base"),
+        time_base=fraction_of(video.time_base, "report.video.time_base"),
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
-        frame_rate=rational(video.frame_rate, "report.video.frame_rate"),
+        frame_rate=fraction_of(video.frame_rate, "report.video.frame_rate"),
         run_up_seconds=run_up_seconds(report.container),
     )
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
+from services.media.messages import fraction_of
 from services.media.time import FrameRun, Timeline
 from services.preprocessor.model import (
     Feature,
@@ -31,13 +32,6 @@ _ORIGINS = {Origin.GIVEN: media.Highlight.ORIGIN_GIVEN, Origin.MEASURED: media.H
 def rational_message(value: Fraction) -> media.Rational:
     """A fraction on the wire."""
     return media.Rational(numerator=value.numerator, denominator=value.denominator)
-
-
-def fraction_of(message: media.Rational, field: str) -> Fraction:
-    """A fraction that must be positive."""
-    if message.numerator <= 0 or message.denominator <= 0:
-        raise InvalidArgument(field, "must be positive")
-    return Fraction(message.numerator, message.denominator)
 
 
 def timeline_message(timeline: Timeline) -> media.Timeline:
