@@ -45,7 +45,7 @@ lock: | $(UV) ## Resolve pyproject.toml again into the lock files
 	  --no-emit-package kino-stubs --group dev pyproject.toml -o requirements.lock
 	@echo 'uv==0.13.9' | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate - -o requirements.uv.lock
-	@! grep -nE '(https?|git\+)' requirements.lock requirements.uv.lock
+	@! grep -nE '(https?://|git\+)' requirements.lock requirements.uv.lock
 
 node: $(STAMPS)/node
 
