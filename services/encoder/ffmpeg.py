@@ -7,17 +7,27 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from services.encoder.command import audio_command, video_command
-from services.encoder.model import AudioRung, Chunk, Rendition, Segment, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioRung,
+    Chunk,
+    Rendition,
+    Segment,
+    SoundSpan,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.encoder.package import AudioPackager, package_video
 from services.media import sandbox
 from services.media.errors import PackagingMismatch
 
 #: Encoded chunks larger than this are none.
 MAX_ENCODED_BYTES = 512 << 20
+#: How far beyond its end sound is encoded where it goes on: many times what any encoder looks ahead.
+GOES_ON_SECONDS = 1
 ENCODE_LIMITS = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES)
 
 
@@ -63,20 +73,20 @@ class FfmpegEngine:
         source: Path,
         rung: AudioRung,
         clock: SourceClock,
-        grid: Sequence[Fraction],
-        end: Fraction,
+        span: SoundSpan,
         *,
         ready: Callable[[Rendition], None],
         report: Callable[[float], None] = _unheard,
     ) -> tuple[Rendition, str]:
-        """A whole sound track, cut at `grid` (seconds from the timeline's zero) up to `end`.
+        """The segments of `span` of a sound track, which is encoded from its start.
 
         `ready` gets segments as soon as they are whole, as a rendition that holds only the new ones; the
         result holds all of them.
         """
-        rate = rung.sample_rate_hz
-        total = math.ceil(end * rate)
-        packager = AudioPackager(rung, [point * rate for point in grid], end * rate)
+        # What an encoder makes depends a little on what follows: a second more gives the bytes of the whole.
+        seconds = span.end + (GOES_ON_SECONDS if span.goes_on else 0)
+        total = math.ceil(seconds * rung.sample_rate_hz)
+        packager = AudioPackager(rung, span)
         everything: list[Segment] = []
 
         def feed(piece: bytes) -> bool:

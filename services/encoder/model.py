@@ -137,6 +137,18 @@ class AudioRung:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoundSpan:
+    """Which segments of a sound track to make: those from `first_segment` on whose starts are known."""
+
+    #: Starts of all segments from the timeline's zero to `end`, in seconds.
+    starts: tuple[Fraction, ...]
+    end: Fraction
+    first_segment: int = 0
+    #: Whether the title goes on after `end`.
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """One finished segment; presentation times in ticks of the rendition, on the title's timeline."""
 

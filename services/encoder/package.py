@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from itertools import accumulate, pairwise
 
-from services.encoder.model import AudioRung, Chunk, Rendition, Segment, VideoCodec
+from services.encoder.model import AudioRung, Chunk, Rendition, Segment, SoundSpan, VideoCodec
 from services.media import bmff, cmaf
 from services.media.cmaf import AUDIO_TRACK_ID, VIDEO_TRACK_ID, Sample
 from services.media.errors import PackagingMismatch
@@ -147,9 +146,13 @@ class AudioPackager:
     access unit that starts at or before its grid point, so that sound is never late at a start in the middle.
     """
 
-    def __init__(self, rung: AudioRung, starts: Sequence[Fraction], end: Fraction) -> None:
-        """`starts` are the grid's points and `end` its end, in samples from the timeline's zero."""
-        self._rung, self._starts, self._end = rung, list(starts), end
+    def __init__(self, rung: AudioRung, span: SoundSpan) -> None:
+        """Makes the segments of `span`."""
+        rate = rung.sample_rate_hz
+        self._rung, self._span, self._end = rung, span, span.end * rate
+        #: Where each segment but the first begins, in samples; the end is one more where the title goes on.
+        edges = [*span.starts[1:], *([span.end] if span.goes_on else [])]
+        self._edges = [edge * rate for edge in edges]
         self._buffer = bytearray()
         self._moof = b""
         self._encoder_init = b""
@@ -179,7 +182,7 @@ class AudioPackager:
             elif kind == b"mdat":
                 self._take(self._moof + raw)
                 done += self._cut()
-        return done
+        return self._wanted(done)
 
     def finish(self) -> list[Segment]:
         """The last segment; raises `PackagingMismatch` when the sound ends before the grid does."""
@@ -189,11 +192,14 @@ class AudioPackager:
             raise PackagingMismatch(
                 problem=f"the sound ends at sample {self.done_samples} instead of {int(self._end)}"
             )
-        if self._number != len(self._starts) - 1:
+        if self._number != len(self._edges):
             raise PackagingMismatch(
-                problem=f"{self._number + 1} segments of sound instead of {len(self._starts)}"
+                problem=f"{self._number} borders of segments of sound instead of {len(self._edges)}"
             )
-        return [self._emit(len(self._pending))]
+        return [] if self._span.goes_on else self._wanted([self._emit(len(self._pending))])
+
+    def _wanted(self, made: list[Segment]) -> list[Segment]:
+        return [segment for segment in made if segment.number >= self._span.first_segment]
 
     def _whole_boxes(self) -> Iterator[tuple[bytes, bytes]]:
         while len(self._buffer) >= 8:
@@ -224,8 +230,8 @@ class AudioPackager:
 
     def _cut(self) -> list[Segment]:
         done = []
-        while self._number + 1 < len(self._starts):
-            point = self._starts[self._number + 1] + self.media_time
+        while self._number < len(self._edges):
+            point = self._edges[self._number] + self.media_time
             begins = list(accumulate((s.duration_ticks for s in self._pending), initial=self._pending_tfdt))
             if begins[-1] <= point:
                 break

@@ -6,11 +6,19 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-from services.encoder.model import AudioRung, Chunk, Rendition, Segment, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioRung,
+    Chunk,
+    Rendition,
+    Segment,
+    SoundSpan,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.media.errors import PackagingMismatch
 from services.media.sources import source_file
 from services.runtime.errors import AlreadyExists
@@ -69,13 +77,12 @@ class Engine(Protocol):
         source: Path,
         rung: AudioRung,
         clock: SourceClock,
-        grid: Sequence[Fraction],
-        end: Fraction,
+        span: SoundSpan,
         *,
         ready: Callable[[Rendition], None],
         report: Report,
     ) -> tuple[Rendition, str]:
-        """A whole sound track; `ready` gets segments as they are finished."""
+        """The segments of a span of a sound track; `ready` gets segments as they are finished."""
 
 
 class Encoder:
@@ -108,8 +115,7 @@ class Encoder:
         source_key: str,
         rung: AudioRung,
         clock: SourceClock,
-        grid: Sequence[Fraction],
-        end: Fraction,
+        span: SoundSpan,
         output: Output,
         *,
         ready: Callable[[StoredRendition], None],
@@ -128,7 +134,7 @@ class Encoder:
         async with source_file(self._objects, source_key) as source, asyncio.TaskGroup() as group:
             group.create_task(keep())
             whole, command = await self._engine.audio(
-                source, rung, clock, grid, end, ready=finished.put_nowait, report=report
+                source, rung, clock, span, ready=finished.put_nowait, report=report
             )
             finished.put_nowait(None)
         init_key = await self._store_init(whole, output)

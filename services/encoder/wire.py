@@ -7,7 +7,16 @@ from fractions import Fraction
 from kino.encoder.v1 import resources_pb2 as encoder
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
-from services.encoder.model import AudioCodec, AudioRung, Chunk, Segment, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioCodec,
+    AudioRung,
+    Chunk,
+    Segment,
+    SoundSpan,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.encoder.usecases import StoredRendition, StoredSegment
 from services.media.containers import run_up_seconds
 from services.media.messages import fraction_of
@@ -82,13 +91,15 @@ def audio_rung_of(rung: media.AudioRung) -> AudioRung:
     )
 
 
-def grid_of(task: encoder.EncodeAudioTask) -> tuple[list[Fraction], Fraction]:
-    """Starts of the grid's segments and its end, in seconds."""
+def span_of(task: encoder.EncodeAudioTask) -> SoundSpan:
+    """The segments of sound to make."""
     starts = [Fraction(ticks, task.timescale) for ticks in task.segment_start_ticks]
     end = Fraction(task.end_ticks, task.timescale)
     if starts[0] != 0 or any(a >= b for a, b in zip(starts, [*starts[1:], end], strict=True)):
         raise InvalidArgument("segment_start_ticks", "must begin with 0 and rise up to the end")
-    return starts, end
+    if task.first_segment >= len(starts):
+        raise InvalidArgument("first_segment", "lies beyond the grid")
+    return SoundSpan(starts=tuple(starts), end=end, first_segment=task.first_segment, goes_on=task.goes_on)
 
 
 def rendition_message(stored: StoredRendition) -> encoder.EncodedRendition:

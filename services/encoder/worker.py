@@ -41,15 +41,13 @@ class EncodeTasks:
         )
 
     async def audio(self, task: scheduler.Task, reporter: Reporter) -> encoder.EncodeAudioResult:
-        """A whole sound track, its segments announced as they are stored."""
+        """A sound track up to the end of its grid, the segments announced as they are stored."""
         spec = task.encode_audio
-        starts, end = wire.grid_of(spec)
         stored, command = await self._encode.audio(
             spec.source.object_key,
             wire.audio_rung_of(spec.rung),
             wire.clock_of(spec.report),
-            starts,
-            end,
+            wire.span_of(spec),
             Output(prefix=spec.output_prefix, attempt=task.fence),
             ready=lambda part: reporter.segments(wire.rendition_message(part)),
             report=reporter.progress,

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from kino.catalog.v1 import catalog_pb2 as catalog
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from kino.encoder.v1 import resources_pb2 as encoder
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import preprocessor_pb2 as preprocessor_api
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
@@ -87,7 +88,7 @@ class Pipeline:
         return await self._step(job_id, partial(self._extend, window))
 
     async def add_audio(self, job_id: str) -> bool:
-        """Once the grid is whole: hand out the sound tracks."""
+        """Once the grid is whole: hand out the rest of the sound tracks."""
         return await self._step(job_id, self._add_audio)
 
     async def wait_all(self, job_id: str) -> bool:
@@ -190,6 +191,8 @@ class Pipeline:
             ),
         )
         await self._hand_out(job, probe, grid, new, highlights)
+        if not last and plan.sound_due(window + 1):
+            await self._add_sound(job, probe, grid, goes_on=True)
 
     async def _hand_out(
         self,
@@ -246,8 +249,20 @@ class Pipeline:
 
     async def _add_audio(self, job: Job) -> None:
         probe = preprocessor.ProbeResult.FromString(job.probe)
-        chunks = await self._store.chunks(job.job_id)
-        tasks = plan.audio_tasks(job, probe, media.Ladder.FromString(job.ladder), chunks)
+        await self._add_sound(job, probe, await self._store.chunks(job.job_id), goes_on=False)
+
+    async def _add_sound(
+        self, job: Job, probe: preprocessor.ProbeResult, grid: Sequence[Chunk], *, goes_on: bool
+    ) -> None:
+        """Hand out the sound of the grid so far, from where the last task of the track ends."""
+        earlier = [
+            encoder.EncodeAudioTask.FromString(task.spec)
+            for task in await self._store.tasks(job.job_id, plan.AUDIO_PREFIX)
+        ]
+        ends = [len(spec.segment_start_ticks) for spec in earlier if spec.goes_on]
+        first = max((end for end in ends if end < len(grid)), default=0)
+        ladder = media.Ladder.FromString(job.ladder)
+        tasks = plan.audio_tasks(job, probe, ladder, grid, first_segment=first, goes_on=goes_on)
         if not await self._store.add_tasks(job.job_id, tasks):
             raise _JobOver
         self._dispatcher.wake()

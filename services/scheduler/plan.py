@@ -193,16 +193,34 @@ def _video_task(
     )
 
 
+def sound_due(windows: int) -> bool:
+    """Whether sound is handed out once so many windows are analysed, the last not among them.
+
+    Every task encodes from the track's start (a sound encoder started in the middle makes other bytes). As
+    each covers twice as much as the one before, the opening has its sound at once, what is played finds it
+    ready, and all tasks together cost no more than two encodes of the whole.
+    """
+    return windows.bit_count() == 1
+
+
 def audio_tasks(
-    job: Job, probe: preprocessor.ProbeResult, ladder: media.Ladder, chunks: Sequence[Chunk]
+    job: Job,
+    probe: preprocessor.ProbeResult,
+    ladder: media.Ladder,
+    chunks: Sequence[Chunk],
+    *,
+    first_segment: int,
+    goes_on: bool,
 ) -> list[NewTask]:
-    """One task for each rendition of sound; `chunks` is the whole grid."""
+    """One task for each rendition of sound; `chunks` is the grid as far as it is known."""
+    tier = Tier.ANALYZE if first_segment else Tier.OPENING
+    part = f"of chunks {first_segment} to {chunks[-1].number}"
     return [
         NewTask(
-            task_id=f"{AUDIO_PREFIX}{rung.rendition_id}",
+            task_id=f"{AUDIO_PREFIX}{rung.rendition_id}-{first_segment:06d}",
             kind=TaskKind.ENCODE_AUDIO,
             need=need_of(TaskKind.ENCODE_AUDIO, rung.codec),
-            priority=priority(Tier.OPENING, codec=rung.codec),
+            priority=priority(tier, codec=rung.codec, position=first_segment),
             frames=0,
             spec=encoder.EncodeAudioTask(
                 source=preprocessor.Source.FromString(job.source),
@@ -212,8 +230,10 @@ def audio_tasks(
                 segment_start_ticks=[chunk.start_ticks for chunk in chunks],
                 end_ticks=chunks[-1].end_ticks,
                 output_prefix=job.output_prefix,
+                first_segment=first_segment,
+                goes_on=goes_on,
             ).SerializeToString(),
-            summary=f"Encoding sound ({rung.language}) in {_SPOKEN[AUDIO_NAMES[rung.codec]]}",
+            summary=f"Encoding sound {part} ({rung.language}) in {_SPOKEN[AUDIO_NAMES[rung.codec]]}",
         )
         for rung in ladder.audios
     ]
@@ -273,11 +293,12 @@ def result_problem(task: Task, result: Result) -> str | None:
         made = [(r.rendition_id, [s.number for s in r.segments]) for r in result.renditions]
         return None if sorted(made) == sorted(wanted) else f"expected {sorted(wanted)}, got {sorted(made)}"
     if task.kind is TaskKind.ENCODE_AUDIO and isinstance(result, encoder.EncodeAudioResult):
-        wanted_id = encoder.EncodeAudioTask.FromString(task.spec).rung.rendition_id
+        sound = encoder.EncodeAudioTask.FromString(task.spec)
+        wanted_id, end = sound.rung.rendition_id, len(sound.segment_start_ticks)
         numbers = [segment.number for segment in result.rendition.segments]
-        whole = bool(numbers) and numbers == list(range(len(numbers)))
-        fits = result.rendition.rendition_id == wanted_id and whole
-        return None if fits else f"expected all segments of {wanted_id} in order"
+        fits = result.rendition.rendition_id == wanted_id
+        fits = fits and numbers == list(range(sound.first_segment, end))
+        return None if fits else f"expected segments {sound.first_segment} to {end - 1} of {wanted_id}"
     return f"{type(result).__name__} is no result of this task"
 
 

@@ -104,7 +104,7 @@ class SegmentPublisher:
     async def _ready(self, lease: Lease, rendition: encoder.EncodedRendition) -> None:
         job = await self._store.job(lease.job_id)
         try:
-            await self._publish(job, rendition, last=False)
+            await self._publish(job, rendition)
         except KinoError as error:
             # The result of the task brings the same segments again; then it counts.
             _log.warning("early publication refused", task=lease.task, reason=error.reason)
@@ -119,10 +119,7 @@ class SegmentPublisher:
                 renditions = list(encoder.EncodeVideoResult.FromString(task.result).renditions)
             else:
                 renditions = [encoder.EncodeAudioResult.FromString(task.result).rendition]
-            published = [
-                await self._publish(job, rendition, last=task.kind is TaskKind.ENCODE_AUDIO)
-                for rendition in renditions
-            ]
+            published = [await self._publish(job, rendition) for rendition in renditions]
             if all(published):
                 await self._store.settle(job.job_id, task.task_id)
         except Exception as error:
@@ -133,12 +130,10 @@ class SegmentPublisher:
             )
         self._signals.changed(job.job_id)
 
-    async def _publish(self, job: Job, rendition: encoder.EncodedRendition, *, last: bool) -> bool:
+    async def _publish(self, job: Job, rendition: encoder.EncodedRendition) -> bool:
         """Publish segments. False when the job ended before. Raises `KinoError` when they are refused."""
         segments = iter(rendition.segments)
-        left = len(rendition.segments)
         while batch := list(islice(segments, _BATCH)):
-            left -= len(batch)
             request = catalog.PublishSegmentsRequest(
                 title=job.title,
                 job=job.name,
@@ -148,7 +143,6 @@ class SegmentPublisher:
                 codecs=rendition.codecs,
                 timescale=rendition.timescale,
                 segments=batch,
-                last=last and not left,
             )
             answer = await patiently(
                 partial(self._catalog.PublishSegments, request), partial(self._alive, job.job_id)

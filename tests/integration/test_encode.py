@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from services.encoder.ffmpeg import FfmpegEngine
-from services.encoder.model import AudioCodec, AudioRung, Chunk, Rendition, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioCodec,
+    AudioRung,
+    Chunk,
+    Rendition,
+    SoundSpan,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.media import cmaf
 from services.media.errors import EncoderStalled, PackagingMismatch
 from services.media.sandbox import Limits
@@ -69,16 +78,17 @@ def sound_rung(codec: AudioCodec) -> AudioRung:
     return AudioRung(rendition_id=f"{codec}-128-und-0", stream_index=1, codec=codec, bits_per_second=128_000)
 
 
-async def encode_sound(film: Path, codec: AudioCodec) -> tuple[Rendition, list[int]]:
+GRID = tuple(Fraction(FILM.pts(cut), FILM.timescale) for cut in CUTS)
+WHOLE = SoundSpan(starts=GRID[:-1], end=GRID[-1])
+
+
+async def encode_sound(film: Path, codec: AudioCodec, span: SoundSpan = WHOLE) -> tuple[Rendition, list[int]]:
     told: list[int] = []
-    grid = [Fraction(FILM.pts(cut), FILM.timescale) for cut in CUTS[:-1]]
-    end = Fraction(FILM.duration_ticks, FILM.timescale)
     made, _ = await ENGINE.audio(
         film,
         sound_rung(codec),
         CLOCK,
-        grid,
-        end,
+        span,
         ready=lambda part: told.extend(segment.number for segment in part.segments),
     )
     return made, told
@@ -215,6 +225,20 @@ def test_the_same_chunk_gives_the_same_bytes(film: Path, encoded: Encoded, codec
 def test_the_same_sound_gives_the_same_bytes(film: Path, encoded: Encoded, codec: AudioCodec) -> None:
     again, _ = asyncio.run(encode_sound(film, codec))
     assert again == encoded.sounds[codec]
+
+
+@pytest.mark.parametrize("codec", list(AudioCodec))
+def test_sound_made_piece_by_piece_as_the_grid_grows_has_the_bytes_of_the_whole(
+    film: Path, encoded: Encoded, codec: AudioCodec
+) -> None:
+    opening = SoundSpan(starts=GRID[:1], end=GRID[1], goes_on=True)
+    rest = SoundSpan(starts=GRID[:-1], end=GRID[-1], first_segment=1)
+    first, _ = asyncio.run(encode_sound(film, codec, opening))
+    second, told = asyncio.run(encode_sound(film, codec, rest))
+    whole = encoded.sounds[codec]
+    assert first.init == second.init == whole.init
+    assert [*first.segments, *second.segments] == list(whole.segments)
+    assert told == [1, 2]
 
 
 def test_progress_rises_to_the_whole_and_scratch_is_left_empty(film: Path, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from services.encoder.ffmpeg import FfmpegEngine
-from services.encoder.model import AudioCodec, AudioRung, Chunk, Rendition, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioCodec,
+    AudioRung,
+    Chunk,
+    Rendition,
+    SoundSpan,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.media import cmaf
 from services.media.containers import run_up_seconds
 from services.media.sandbox import ffmpeg
@@ -104,9 +113,11 @@ async def whole_path(source: Path) -> Finished:
     heard = AudioRung(
         rendition_id="aac-128-und-0", stream_index=stream, codec=AudioCodec.AAC, bits_per_second=128_000
     )
-    grid = [Fraction(planned.start_ticks, found.timeline.timescale) for planned in chunks]
-    end = Fraction(found.timeline.duration_ticks, found.timeline.timescale)
-    sound, _ = await engine.audio(source, heard, clock, grid, end, ready=lambda part: None)
+    span = SoundSpan(
+        starts=tuple(Fraction(planned.start_ticks, found.timeline.timescale) for planned in chunks),
+        end=Fraction(found.timeline.duration_ticks, found.timeline.timescale),
+    )
+    sound, _ = await engine.audio(source, heard, clock, span, ready=lambda part: None)
     return Finished(probe=found, chunks=chunks, parts=parts, sound=sound)
 
 

@@ -23,6 +23,7 @@ from services.encoder.model import (
     Chunk,
     Rendition,
     Segment,
+    SoundSpan,
     SourceClock,
     VideoCodec,
     VideoRung,
@@ -93,15 +94,17 @@ async def encode_film(
             made, _ = await FfmpegEngine().video(source, chunk, clock, codec, ladder)
             for rendition in made:
                 pictures.setdefault(rendition.rendition_id, []).append(rendition)
-    grid = [Fraction(film.pts(cut), film.timescale) for cut in cuts[:-1]]
-    end = Fraction(film.duration_ticks, film.timescale)
+    span = SoundSpan(
+        starts=tuple(Fraction(film.pts(cut), film.timescale) for cut in cuts[:-1]),
+        end=Fraction(film.duration_ticks, film.timescale),
+    )
     sounds = {}
     for sound in AudioCodec:
         rung = AudioRung(
             rendition_id=f"{sound}-128-und-0", stream_index=1, codec=sound, bits_per_second=128_000
         )
         sounds[rung.rendition_id], _ = await FfmpegEngine().audio(
-            source, rung, clock, grid, end, ready=lambda _: None
+            source, rung, clock, span, ready=lambda _: None
         )
     heights = {rung.rendition_id: rung.height for ladder in rungs.values() for rung in ladder}
     return Film(timeline=film, cuts=tuple(cuts), pictures=pictures, sounds=sounds, heights=heights)

@@ -307,7 +307,7 @@ class Worker:
             ]
             return encoder.EncodeVideoResult(renditions=made, command="ffmpeg -i source")
         audio = task.encode_audio
-        numbers = list(range(len(audio.segment_start_ticks)))
+        numbers = list(range(audio.first_segment, len(audio.segment_start_ticks)))
         made_audio = await self._rendition(
             audio.output_prefix, audio.rung.rendition_id, numbers, task.attempt
         )

@@ -94,6 +94,25 @@ async def objects_of(process: Running) -> list[str]:
     return [entry.key async for entry in process.context.objects.list("media/")]
 
 
+async def test_the_opening_has_its_sound_before_the_rest_is_analysed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        async def script(worker: Worker, task: scheduler.Task) -> Any:
+            if task.name.endswith("analyze-00001"):
+                await until(lambda: w.catalog.numbers(TITLE).get("aac-128-und-0") == [0, 1, 2, 3])
+            return await worker.result(task)
+
+        worker = w.worker(seconds=90, script=script)
+        async with working(worker):
+            await w.create()
+            job = await w.end_of()
+        assert job.state == scheduler.Job.STATE_SUCCEEDED
+        assert w.catalog.numbers(TITLE)["aac-128-und-0"] == list(range(18))
+        sounds = [task.encode_audio for task in worker.taken if task.HasField("encode_audio")]
+        parts = sorted((s.first_segment, len(s.segment_start_ticks), s.goes_on) for s in sounds)
+        assert parts == [(0, 4, True), (4, 8, True), (8, 16, True), (16, 18, False)]
+
+
 async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         worker = w.worker(seconds=40)
@@ -101,7 +120,7 @@ async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: P
             await w.create()
             job = await w.end_of()
         assert job.state == scheduler.Job.STATE_SUCCEEDED
-        assert (job.progress, job.task_count, job.done_task_count) == (1.0, 20, 20)
+        assert (job.progress, job.task_count, job.done_task_count) == (1.0, 21, 21)
         whole = list(range(8))
         renditions = ("h264-720", "h264-480", "av1-480", "aac-128-und-0")
         assert w.catalog.numbers(TITLE) == dict.fromkeys(renditions, whole)
@@ -218,7 +237,7 @@ async def test_results_wait_for_a_catalogue_that_is_down(tmp_path: Path, restart
         worker = w.worker()
         async with working(worker):
             await w.create()
-            await until(lambda: len(worker.settled) == 20)
+            await until(lambda: len(worker.settled) == 21)
             assert catalog.publications == []
             if not restart:
                 catalog.down = False

@@ -242,7 +242,10 @@ Global___EncodeVideoResult: _TypeAlias = EncodeVideoResult  # noqa: Y015
 
 @_typing.final
 class EncodeAudioTask(_message.Message):
-    """Encodes one whole sound track; its segments are reported as they are finished."""
+    """Encodes a sound track up to the end of the grid as far as it is known; segments are reported as they are finished. The
+    encode always begins at the track's start, because a sound encoder started in the middle makes other bytes: what an
+    earlier task has made is made again and left out (`first_segment`). Tasks of a track cover twice as much each time.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -253,12 +256,18 @@ class EncodeAudioTask(_message.Message):
     SEGMENT_START_TICKS_FIELD_NUMBER: _builtins.int
     END_TICKS_FIELD_NUMBER: _builtins.int
     OUTPUT_PREFIX_FIELD_NUMBER: _builtins.int
+    FIRST_SEGMENT_FIELD_NUMBER: _builtins.int
+    GOES_ON_FIELD_NUMBER: _builtins.int
     timescale: _builtins.int
     """Ticks per second of the grid."""
     end_ticks: _builtins.int
     """End of the last segment, in ticks."""
     output_prefix: _builtins.str
     """Where to write. Format: `media/{title}/{job}`."""
+    first_segment: _builtins.int
+    """Number of the first segment to make."""
+    goes_on: _builtins.bool
+    """True when the title goes on after `end_ticks`."""
     @_builtins.property
     def source(self) -> _resources_pb2.Source:
         """The source."""
@@ -273,7 +282,7 @@ class EncodeAudioTask(_message.Message):
 
     @_builtins.property
     def segment_start_ticks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Starts of all segments of the grid, in ticks."""
+        """Starts of all segments of the grid up to `end_ticks`, in ticks."""
 
     def __init__(
         self,
@@ -285,10 +294,12 @@ class EncodeAudioTask(_message.Message):
         segment_start_ticks: _abc.Iterable[_builtins.int] | None = ...,
         end_ticks: _builtins.int = ...,
         output_prefix: _builtins.str = ...,
+        first_segment: _builtins.int = ...,
+        goes_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "rung", b"rung", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ticks", b"end_ticks", "output_prefix", b"output_prefix", "report", b"report", "rung", b"rung", "segment_start_ticks", b"segment_start_ticks", "source", b"source", "timescale", b"timescale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ticks", b"end_ticks", "first_segment", b"first_segment", "goes_on", b"goes_on", "output_prefix", b"output_prefix", "report", b"report", "rung", b"rung", "segment_start_ticks", b"segment_start_ticks", "source", b"source", "timescale", b"timescale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,7 +317,7 @@ class EncodeAudioResult(_message.Message):
     """The command that was run, quoted for a shell."""
     @_builtins.property
     def rendition(self) -> Global___EncodedRendition:
-        """The rendition with all its segments."""
+        """The rendition with all segments of the task."""
 
     def __init__(
         self,

@@ -227,7 +227,9 @@ export declare type EncodeVideoResult = Message<"kino.encoder.v1.EncodeVideoResu
 export declare const EncodeVideoResultSchema: GenMessage<EncodeVideoResult>;
 
 /**
- * Encodes one whole sound track; its segments are reported as they are finished.
+ * Encodes a sound track up to the end of the grid as far as it is known; segments are reported as they are finished. The
+ * encode always begins at the track's start, because a sound encoder started in the middle makes other bytes: what an
+ * earlier task has made is made again and left out (`first_segment`). Tasks of a track cover twice as much each time.
  *
  * @generated from message kino.encoder.v1.EncodeAudioTask
  */
@@ -261,7 +263,7 @@ export declare type EncodeAudioTask = Message<"kino.encoder.v1.EncodeAudioTask">
   timescale: number;
 
   /**
-   * Starts of all segments of the grid, in ticks.
+   * Starts of all segments of the grid up to `end_ticks`, in ticks.
    *
    * @generated from field: repeated int64 segment_start_ticks = 5;
    */
@@ -280,6 +282,20 @@ export declare type EncodeAudioTask = Message<"kino.encoder.v1.EncodeAudioTask">
    * @generated from field: string output_prefix = 7;
    */
   outputPrefix: string;
+
+  /**
+   * Number of the first segment to make.
+   *
+   * @generated from field: int32 first_segment = 8;
+   */
+  firstSegment: number;
+
+  /**
+   * True when the title goes on after `end_ticks`.
+   *
+   * @generated from field: bool goes_on = 9;
+   */
+  goesOn: boolean;
 };
 
 /**
@@ -295,7 +311,7 @@ export declare const EncodeAudioTaskSchema: GenMessage<EncodeAudioTask>;
  */
 export declare type EncodeAudioResult = Message<"kino.encoder.v1.EncodeAudioResult"> & {
   /**
-   * The rendition with all its segments.
+   * The rendition with all segments of the task.
    *
    * @generated from field: kino.encoder.v1.EncodedRendition rendition = 1;
    */
