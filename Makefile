@@ -15,7 +15,7 @@ PY := .venv/bin/python
 UV := $(KINO_CACHE)/tools/uv-0.13.9/bin/uv
 STAMPS := .stamps
 # They share nothing, so two processes halve the wait; the others use both cores by themselves.
-FAST_TESTS := tests/unit tests/contract --numprocesses 2 --dist loadfile
+FAST_TESTS := tests/unit tests/contract -m quick --numprocesses 2 --dist loadfile
 WEB_SOURCES := $(shell find web gen/web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
 .PHONY: help setup lock node gen check-gen lint lint-proto release-protos lint-python lint-web test test-fast run demo bench web clean
@@ -93,9 +93,9 @@ test: setup web $(STAMPS)/footage ## Run every test; installs Debian's Chromium 
 	@tools/chromium.sh
 	@npm run --workspaces --if-present test
 	@$(PY) -m pytest $(FAST_TESTS)
-	@$(PY) -m pytest tests/integration tests/acceptance
+	@$(PY) -m pytest -m 'not quick'
 
-test-fast: setup ## Run the tests that need no browser and no engine, in under a minute
+test-fast: setup ## Run the tests that need no browser and no real engine, in a minute
 	@$(PY) -m pytest $(FAST_TESTS)
 
 # --- use -----------------------------------------------------------------------------------------------------------

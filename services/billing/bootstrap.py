@@ -18,7 +18,6 @@ _BILLER_PAUSE_S = 60.0
 async def build(ctx: Context) -> ServiceApp:
     """Billing on its database, with the biller running beside it from the start on."""
     database = ctx.database("billing")
-    await database.migrate("services.billing")
     billing = Billing(store=SqlStore(database), clock=ctx.clock)
     servicer = BillingServicer(billing, Pager(ctx.sealer, ctx.clock))
 
@@ -31,5 +30,6 @@ async def build(ctx: Context) -> ServiceApp:
         name="billing",
         grpc_services=["kino.billing.v1.BillingService"],
         register=lambda server: billing_pb2_grpc.add_BillingServiceServicer_to_server(servicer, server),
+        dependencies=[database.dependency("services.billing", "kino.billing.v1.BillingService")],
         background=[biller],
     )

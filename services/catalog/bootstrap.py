@@ -17,7 +17,6 @@ from services.runtime.paging import Pager
 async def build(ctx: Context) -> ServiceApp:
     """The catalog over its SQL database."""
     database = ctx.database("catalog")
-    await database.migrate("services.catalog")
     sending, collecting = asyncio.Event(), asyncio.Event()
 
     def changed() -> None:
@@ -30,6 +29,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="catalog",
         grpc_services=["kino.catalog.v1.CatalogService"],
         register=lambda server: add_CatalogServiceServicer_to_server(servicer, server),
+        dependencies=[database.dependency("services.catalog", "kino.catalog.v1.CatalogService")],
         background=[
             Outbox(catalog, ctx.channels.stub(SearchServiceStub).IndexTitles, sending).run,
             Collector(catalog, ctx.objects, ctx.clock, collecting).run,

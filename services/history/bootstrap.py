@@ -13,11 +13,11 @@ from services.runtime.paging import Pager
 async def build(ctx: Context) -> ServiceApp:
     """History over its SQL database."""
     database = ctx.database("history")
-    await database.migrate("services.history")
     history = History(SqlHistory(database), ctx.clock)
     servicer = HistoryServicer(history, ctx.sealer, Pager(ctx.sealer, ctx.clock), ctx.clock)
     return ServiceApp(
         name="history",
         grpc_services=["kino.history.v1.HistoryService"],
         register=lambda server: add_HistoryServiceServicer_to_server(servicer, server),
+        dependencies=[database.dependency("services.history", "kino.history.v1.HistoryService")],
     )

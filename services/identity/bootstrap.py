@@ -27,7 +27,6 @@ def claim_file(data_dir: Path) -> Path:
 async def build(ctx: Context) -> ServiceApp:
     """Identity on its database; a deployment without an operator gets a claim token in `claim_file`."""
     database = ctx.database("identity")
-    await database.migrate("services.identity")
     argon2 = await asyncio.to_thread(Argon2Passwords)
     path = claim_file(ctx.settings.data_dir)
     identity = Identity(
@@ -37,7 +36,6 @@ async def build(ctx: Context) -> ServiceApp:
         clock=ctx.clock,
         claimed=lambda: path.unlink(missing_ok=True),
     )
-    await _offer_claim(identity, path)
     servicer = IdentityServicer(identity, Pager(ctx.sealer, ctx.clock))
 
     async def close() -> None:
@@ -47,6 +45,13 @@ async def build(ctx: Context) -> ServiceApp:
         name="identity",
         grpc_services=["kino.identity.v1.IdentityService"],
         register=lambda server: identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, server),
+        dependencies=[
+            database.dependency(
+                "services.identity",
+                "kino.identity.v1.IdentityService",
+                then=lambda: _offer_claim(identity, path),
+            )
+        ],
         close=close,
     )
 

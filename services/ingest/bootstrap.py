@@ -18,13 +18,11 @@ async def build(context: Context) -> ServiceApp:
     """Ingest, ready to be served."""
     settings = context.settings
     database = context.database("ingest")
-    await database.migrate("services.ingest")
     parts = PartFiles(settings.data_dir / "uploads")
     limits = Limits(max_bytes=settings.upload_max_bytes, quota_bytes=settings.upload_quota_bytes)
     uploads = Uploads(
         SqlStore(database), parts, context.objects, GrpcPeers(context.channels), context.clock, limits
     )
-    await uploads.recover()
     servicer = IngestServicer(uploads, Pager(context.sealer, context.clock), settings.upload_part_bytes)
 
     def register(server: grpc.aio.Server) -> None:
@@ -38,6 +36,9 @@ async def build(context: Context) -> ServiceApp:
         name="ingest",
         grpc_services=["kino.ingest.v1.IngestService"],
         register=register,
+        dependencies=[
+            database.dependency("services.ingest", "kino.ingest.v1.IngestService", then=uploads.recover)
+        ],
         background=[uploads.run],
         close=close,
     )

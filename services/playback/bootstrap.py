@@ -26,7 +26,6 @@ _PURGE_EVERY_S = 3600.0
 async def build(ctx: Context) -> ServiceApp:
     """Playback on its database, the origin, and the services it asks."""
     database = ctx.database("playback")
-    await database.migrate("services.playback")
     ttl = timedelta(seconds=ctx.settings.lease_ttl_s)
     store = SqlLeases(database)
     leases = Leases(store, ctx.clock, ttl)
@@ -58,6 +57,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="playback",
         grpc_services=[SERVICE],
         register=lambda server: register(servicer, server),
+        dependencies=[database.dependency("services.playback", f"{SERVICE}.StartPlayback")],
         background=[purge],
         close=cache.close,
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +14,7 @@ from services.runtime.auth import ServiceTokens, TokenSigner, TokenVerifier
 from services.runtime.channels import Channels
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.keys import open_keys
+from services.runtime.life import Dependency, Life, nothing
 from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
 from services.runtime.objects_local import LocalObjects
@@ -28,12 +26,6 @@ if TYPE_CHECKING:
     from services.runtime.sql import Database
 
 _log = logger("app")
-_MIN_RESTART_WAIT_S = 0.5
-_MAX_RESTART_WAIT_S = 30.0
-
-
-async def _nothing() -> None:
-    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +38,14 @@ class ServiceApp:
     grpc_services: Sequence[str]
     #: Adds its handlers to the server.
     register: Callable[[grpc.aio.Server], None]
-    #: Run beside the server until cancelled; one that fails is logged and started again.
+    #: The engines it stands on, opened in this order after all services of the process are built.
+    dependencies: Sequence[Dependency] = ()
+    #: Run beside the server once all engines are there, until cancelled; one that fails is started again.
     background: Sequence[Callable[[], Awaitable[None]]] = ()
     #: Awaited once all services of the process answer, before this one reports SERVING.
-    ready: Callable[[], Awaitable[None]] = _nothing
+    ready: Callable[[], Awaitable[None]] = nothing
     #: Awaited at the end, after the last call.
-    close: Callable[[], Awaitable[None]] = _nothing
+    close: Callable[[], Awaitable[None]] = nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +72,7 @@ class Context:
         from services.runtime.sql import Database
 
         if service not in self._databases:
-            self._databases[service] = Database(self.settings.sql_url(service))
+            self._databases[service] = Database(self.settings.database_url(service))
         return self._databases[service]
 
 
@@ -137,13 +131,14 @@ async def running(
         )
         stack.push_async_callback(_close_databases, context)
         apps = [await _built(name, build, context, server, stack) for name, build in services.items()]
+        lives = [Life(app, server) for app in apps]
+        for life in lives:
+            stack.push_async_callback(life.end)
+            await life.open()
         await server.start()
-        stack.push_async_callback(_cancel, [_start(app, work) for app in apps for work in app.background])
         stack.push_async_callback(server.drain, wait_s=settings.drain_s, grace_s=settings.grace_s)
-        for app in apps:
-            await app.ready()
-            await server.set_serving(app.grpc_services, True)
-        await server.set_serving([""], True)
+        for life in lives:
+            await life.begin()
         _log.info("serving", address=server.address, services=[app.name for app in apps])
         yield Running(context=context, server=server, apps=apps)
 
@@ -154,36 +149,8 @@ async def _built(
     app = await build(context.named(name))
     stack.push_async_callback(app.close)
     app.register(server.inner)
-    server.announce(app.grpc_services)
+    server.announce(app.grpc_services, [name for each in app.dependencies for name in each.serves])
     return app
-
-
-def _start(app: ServiceApp, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-    return asyncio.create_task(
-        _supervise(app.name, work), name=f"{app.name}:{getattr(work, '__name__', 'background')}"
-    )
-
-
-async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` again when it fails, waiting longer each time it fails soon."""
-    wait_s = _MIN_RESTART_WAIT_S
-    while True:
-        started = time.monotonic()
-        try:
-            await work()
-            return
-        except Exception as error:
-            if time.monotonic() - started > _MAX_RESTART_WAIT_S:
-                wait_s = _MIN_RESTART_WAIT_S
-            _log.error("background work failed", service=name, retry_s=wait_s, exc_info=error)
-        await asyncio.sleep(wait_s * random.uniform(0.5, 1))
-        wait_s = min(wait_s * 2, _MAX_RESTART_WAIT_S)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _close_databases(context: Context) -> None:

@@ -22,6 +22,8 @@ MAX_METADATA_BYTES = 64 << 10
 #: Only UNAVAILABLE is repeated, and no more once a tenth of the calls fail (gRFC A6).
 _SERVICE_CONFIG = json.dumps(
     {
+        # Where a service has several nodes, calls go around among those that answer.
+        "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
                 "name": [{}],
@@ -59,7 +61,7 @@ class Channels:
     """The channels of one process; `of_service` gives the view of one service, with that service's token."""
 
     def __init__(self, endpoints: Mapping[str, str], local: str, tokens: ServiceTokens) -> None:
-        """`endpoints` maps a service to `host:port`; services not in it are at `local`."""
+        """`endpoints` maps a service to `host:port,…`; services not in it are at `local`."""
         self._endpoints = dict(endpoints)
         self._local = local
         self._tokens = tokens
@@ -74,7 +76,7 @@ class Channels:
         return view
 
     def address(self, service: str) -> str:
-        """Where a service is, `host:port`."""
+        """Where a service is, `host:port`, of several nodes joined by commas."""
         return self._endpoints.get(service, self._local)
 
     def stub(self, stub_class: Callable[[grpc.aio.Channel], Stub]) -> Stub:
@@ -88,7 +90,7 @@ class Channels:
         """The channel to a service by name, for calls without a generated stub."""
         address = self.address(service)
         if address not in self._open:
-            self._open[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._open[address] = grpc.aio.insecure_channel(_target(address), options=CHANNEL_OPTIONS)
         return CallerChannel(self._open[address], self._metadata)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
@@ -100,6 +102,11 @@ class Channels:
         """Close all channels."""
         for channel in self._open.values():
             await channel.close()
+
+
+def _target(address: str) -> str:
+    """The address as gRPC's name resolvers take it: only numeric ones may be several."""
+    return f"ipv4:{address}" if "," in address else address
 
 
 class CallerChannel(grpc.aio.Channel):

@@ -71,11 +71,16 @@ class GrpcServer:
         self.address = f"{_WILDCARDS.get(host, host)}:{self.port}"
         self._health = HealthServicer()
         self._names: list[str] = []
+        self._serving: dict[str, bool] = {}
 
-    def announce(self, names: Sequence[str]) -> None:
-        """Declare services by full name. Raises `ValueError` when a method declares no access rule."""
+    def announce(self, names: Sequence[str], parts: Sequence[str] = ()) -> None:
+        """Declare services by full name, and the parts of them whose health is told apart.
+
+        Raises `ValueError` when a method declares no access rule.
+        """
         check_declared(names)
         self._names += names
+        self._serving |= dict.fromkeys([*names, *parts], False)
 
     async def start(self) -> None:
         """Accept calls; every service reports NOT_SERVING until `set_serving`."""
@@ -83,14 +88,15 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.inner)
         names = [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self.inner)
-        for name in ["", *self._names]:
-            await self._health.set(name, _NOT_SERVING)
+        await self.set_serving([*self._serving], False)
         await self.inner.start()
 
     async def set_serving(self, names: Sequence[str], serving: bool) -> None:
-        """Report the health of services."""
+        """Report the health of services, and with it that of the process: well when all of it is."""
+        self._serving |= dict.fromkeys(names, serving)
         for name in names:
             await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+        await self._health.set("", _SERVING if all(self._serving.values()) else _NOT_SERVING)
 
     async def drain(self, *, wait_s: float, grace_s: float) -> None:
         """Report NOT_SERVING, wait for the gateway to notice, refuse new calls, let the others finish."""

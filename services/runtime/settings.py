@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -64,13 +64,70 @@ class Settings(BaseSettings):
     )
     endpoints: dict[str, str] = Field(
         default_factory=dict,
-        description="Where services run that aren't in this process: name to `host:port`.",
-        examples=['{"catalog": "10.0.0.7:9000"}'],
+        description="Where services run that aren't in this process: name to `host:port`, several by commas.",
+        examples=['{"catalog": "10.0.0.7:9000,10.0.0.8:9000"}'],
+    )
+    sql_url: str = Field(
+        default="",
+        description="SQL database of every service, `{service}` standing for its name; "
+        "default: a SQLite file for each in `data_dir`.",
+        examples=["postgresql+psycopg://kino:secret@/kino_{service}?host=a:5432&host=b:5432"],
     )
     sql_urls: dict[str, str] = Field(
         default_factory=dict,
-        description="SQL database of a service by name; default: a SQLite file of its own in `data_dir`.",
+        description="SQL database of a service by name, where it is another than `sql_url` says.",
         examples=['{"billing": "postgresql+psycopg://db/billing"}'],
+    )
+    sql_synchronous: bool = Field(
+        default=False,
+        description="Refuse changes of money and accounts while PostgreSQL has no synchronous standby.",
+    )
+    history_store: Literal["sql", "cassandra"] = Field(
+        default="sql", description="Where viewing history is kept."
+    )
+    cassandra_hosts: list[str] = Field(
+        default_factory=list, description="Nodes to find the cluster by, `host:port`."
+    )
+    cassandra_keyspace: str = Field(
+        default="kino", pattern="^[a-z][a-z0-9_]{0,47}$", description="Keyspace of Kino's tables."
+    )
+    cassandra_datacenter: str = Field(
+        default="datacenter1", description="Datacenter whose nodes are asked, with LOCAL_QUORUM."
+    )
+    cassandra_replication: int = Field(
+        default=3, ge=1, le=9, description="Copies of each row, where Kino makes the keyspace itself."
+    )
+    cassandra_username: str = Field(default="", description="User of Cassandra; empty: no authentication.")
+    cassandra_password: SecretStr = Field(default=SecretStr(""), description="Password of that user.")
+    objects_store: Literal["local", "s3"] = Field(default="local", description="Where objects are kept.")
+    s3_url: str = Field(
+        default="",
+        description="Address of the S3 service, addressed path-style.",
+        examples=["http://s3:9000"],
+    )
+    s3_bucket: str = Field(default="kino", description="Bucket of all objects.")
+    s3_region: str = Field(default="us-east-1", description="Region that requests are signed for.")
+    s3_access_key: str = Field(default="", description="Access key of S3.")
+    s3_secret_key: SecretStr = Field(default=SecretStr(""), description="Secret key of S3.")
+    search_store: Literal["embedded", "elasticsearch"] = Field(
+        default="embedded", description="Where the search index is kept."
+    )
+    elasticsearch_urls: list[str] = Field(
+        default_factory=list, description="Nodes of Elasticsearch.", examples=['["http://es:9200"]']
+    )
+    elasticsearch_index: str = Field(
+        default="kino-titles",
+        pattern="^[a-z0-9][a-z0-9_-]{0,99}$",
+        description="Alias of the index; the indexes behind it are named after it.",
+    )
+    elasticsearch_api_key: SecretStr = Field(
+        default=SecretStr(""), description="API key of Elasticsearch; empty: no authentication."
+    )
+    scheduler_id: str = Field(
+        default="s0",
+        pattern="^s[0-9]{1,3}$",
+        description="Executor of workflows: its own for each scheduler that runs, kept over a restart. "
+        "A second process with the same id waits as its standby.",
     )
     objects_dir: Path | None = Field(
         default=None, description="Folder of the object store; default: `objects` in the data folder."
@@ -120,9 +177,11 @@ class Settings(BaseSettings):
         """Where the deployment's keys are."""
         return self.keys_dir or self.data_dir / "keys"
 
-    def sql_url(self, service: str) -> str:
+    def database_url(self, service: str) -> str:
         """The database of `service` as a SQLAlchemy URL."""
-        return self.sql_urls.get(service) or f"sqlite:///{self.data_dir.absolute() / 'sql' / service}.db"
+        shared = self.sql_url.replace("{service}", service)
+        own = f"sqlite:///{self.data_dir.absolute() / 'sql' / service}.db"
+        return self.sql_urls.get(service) or shared or own
 
     @classmethod
     def describe(cls) -> list[tuple[str, str, str, str]]:

@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 
 # SQLAlchemy imports it itself at first use, in whichever thread that is; two threads at once see half of it.
 import sqlalchemy.orm  # noqa: F401
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from services.runtime.errors import FailedPrecondition, OutcomeUnknown, ResourceExhausted, Unavailable
+from services.runtime.life import Dependency, Work, nothing
 
 T = TypeVar("T")
 
@@ -103,6 +104,22 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(
             self._write_pool, migrations.upgrade, self._writer, package
         )
+
+    async def ping(self) -> None:
+        """A sign of life. Raises `DatabaseUnavailable`."""
+        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+
+    def dependency(self, package: str, *serves: str, then: Work = nothing) -> Dependency:
+        """This database, as what the health names in `serves` stand on, with the schema of `package`.
+
+        `then` is awaited each time the schema was brought up to date.
+        """
+
+        async def open_() -> None:
+            await self.migrate(package)
+            await then()
+
+        return Dependency(name="database", serves=serves, open=open_, check=self.ping)
 
     async def close(self) -> None:
         """Finish what runs, close the connections, give up the lock."""

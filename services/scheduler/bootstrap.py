@@ -38,7 +38,7 @@ class LazyEngine:
         """Launch, and go on with every job that is not closed."""
         workflow = await asyncio.to_thread(import_module, "services.scheduler.workflow")
         engine: WorkflowEngine = workflow.WorkflowEngine(
-            self._settings.sql_url("workflows"),
+            self._settings.database_url("workflows"),
             self._settings.data_dir / "sql" / "workflows.lock",
             self._pipeline,
         )
@@ -61,7 +61,6 @@ class LazyEngine:
 async def build(context: Context) -> ServiceApp:
     """The scheduler, ready to be served."""
     database = context.database("scheduler")
-    await database.migrate("services.scheduler")
     store, signals, clock = SqlStore(database), Signals(), context.clock
     catalog = context.channels.stub(CatalogServiceStub)
     publisher = SegmentPublisher(store, signals, catalog, context.objects, clock)
@@ -72,7 +71,6 @@ async def build(context: Context) -> ServiceApp:
     jobs = Jobs(store, signals, dispatcher, clock, engine.start)
     publisher.on_ended = jobs.ended
     servicer = SchedulerServicer(jobs, store, dispatcher, Pager(context.sealer, clock), clock)
-    await dispatcher.recover()
 
     def register(server: grpc.aio.Server) -> None:
         add_SchedulerServiceServicer_to_server(servicer, server)
@@ -85,6 +83,11 @@ async def build(context: Context) -> ServiceApp:
         name="scheduler",
         grpc_services=["kino.scheduler.v1.SchedulerService"],
         register=register,
+        dependencies=[
+            database.dependency(
+                "services.scheduler", "kino.scheduler.v1.SchedulerService", then=dispatcher.recover
+            )
+        ],
         background=[dispatcher.run, engine.run],
         close=close,
     )

@@ -15,7 +15,6 @@ async def build(ctx: Context) -> ServiceApp:
     """Search over the embedded index."""
     database = ctx.database("search")
     index = SqliteIndex(database)
-    await database.migrate("services.search")
     stub = ctx.channels.stub(CatalogServiceStub)
     search = Search(index, lambda: catalog_titles(stub))
     servicer = SearchServicer(search, Pager(ctx.sealer, ctx.clock))
@@ -23,6 +22,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="search",
         grpc_services=["kino.search.v1.SearchService"],
         register=lambda server: add_SearchServiceServicer_to_server(servicer, server),
+        dependencies=[database.dependency("services.search", "kino.search.v1.SearchService")],
         background=[search.ensure_built],
         close=search.close,
     )

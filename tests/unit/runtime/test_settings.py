@@ -37,8 +37,8 @@ def test_a_setting_by_service_can_come_from_one_variable(
 ) -> None:
     monkeypatch.setenv("KINO_SQL_URLS__BILLING", "postgresql+psycopg://db/billing")
     made = load_settings(data_dir=tmp_path)
-    assert made.sql_url("billing") == "postgresql+psycopg://db/billing"
-    assert made.sql_url("catalog") == f"sqlite:///{tmp_path}/sql/catalog.db"
+    assert made.database_url("billing") == "postgresql+psycopg://db/billing"
+    assert made.database_url("catalog") == f"sqlite:///{tmp_path}/sql/catalog.db"
 
 
 def test_everything_lies_in_the_data_folder_unless_set(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Real engines for the tests, as plain processes: installed into the cache, started once per run."""
