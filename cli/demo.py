@@ -68,15 +68,15 @@ class Demo:
     async def run(self) -> None:
         """Do everything. Raises the `KinoError` or gRPC error of what went wrong."""
         async with self._connect("operator") as operator, self._connect("viewer") as viewer:
-            await self._accounts(operator, viewer)
-            plan = await self._plan(operator)
-            title = await self._ingest(operator)
-            await self._search(viewer, title)
-            await self._pay(operator, viewer, plan, title)
-            await self._play(viewer, title, "h264", media_pb2.VIDEO_CODEC_H264)
-            await self._play(viewer, title, "av1", media_pb2.VIDEO_CODEC_AV1)
-            await self._resume(viewer, title)
-            await self._invoice(viewer)
+            await self.accounts(operator, viewer)
+            plan = await self.plan(operator)
+            title = await self.ingest(operator)
+            await self.search(viewer, title)
+            await self.pay(operator, viewer, plan, title)
+            await self.play(viewer, title, "h264", media_pb2.VIDEO_CODEC_H264)
+            await self.play(viewer, title, "av1", media_pb2.VIDEO_CODEC_AV1)
+            await self.resume(viewer, title)
+            await self.invoice(viewer)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -98,7 +98,7 @@ class Demo:
         async with connect(self.url, CredentialFile(self.folder / f"{who}.json")) as kino:
             yield kino
 
-    async def _accounts(self, operator: Kino, viewer: Kino) -> None:
+    async def accounts(self, operator: Kino, viewer: Kino) -> None:
         with self.step("accounts") as step:
             claim = identity_pb2.ClaimOperatorRequest(
                 claim_token=self.claim_token,
@@ -118,7 +118,7 @@ class Demo:
             viewer.keep(answer.session)
             step.result = f"an operator and {answer.user.email}"
 
-    async def _plan(self, operator: Kino) -> billing.Plan:
+    async def plan(self, operator: Kino) -> billing.Plan:
         with self.step("plan") as step:
             plan = billing.Plan(
                 display_name="Standard",
@@ -131,7 +131,7 @@ class Demo:
             step.result = f"{made.display_name}, {_amount(made.price)} a month, 2 streams"
             return made
 
-    async def _ingest(self, operator: Kino) -> str:
+    async def ingest(self, operator: Kino) -> str:
         path = self.folder / "clockmaker.mp4"
         with self.step("film") as step:
             await make_film(path, self.film)
@@ -154,7 +154,7 @@ class Demo:
             step.result = f"playable in {playable_s:.1f} s, complete in {complete_s:.1f} s: {renditions}"
             return title.name
 
-    async def _search(self, viewer: Kino, title: str) -> None:
+    async def search(self, viewer: Kino, title: str) -> None:
         with self.step("search") as step:
             stub = viewer.stub(search_pb2_grpc.SearchServiceStub)
             deadline = time.monotonic() + _FOUND_WITHIN_S
@@ -169,7 +169,7 @@ class Demo:
                 await asyncio.sleep(0.1)
             step.result = f"“{MISSPELT}” finds {answer.hits[0].display_name}"
 
-    async def _pay(self, operator: Kino, viewer: Kino, plan: billing.Plan, title: str) -> None:
+    async def pay(self, operator: Kino, viewer: Kino, plan: billing.Plan, title: str) -> None:
         with self.step("subscription") as step:
             stub = viewer.stub(billing_pb2_grpc.BillingServiceStub)
             before = await _refusal(viewer, title)
@@ -190,13 +190,13 @@ class Demo:
             check("State of the paid subscription", "STATE_ACTIVE", state)
             step.result = f"refused while unpaid; {_amount(made.invoice.total)} paid, active"
 
-    async def _play(self, viewer: Kino, title: str, name: str, codec: media_pb2.VideoCodec.ValueType) -> None:
+    async def play(self, viewer: Kino, title: str, name: str, codec: media_pb2.VideoCodec.ValueType) -> None:
         with self.step(f"play 0:33.4 {name}") as step:
             started = await start_playback(viewer, title, f"{name} screen")
             request = playback_pb2.PlayRequest(
                 lease_token=started.lease.token, offset=_duration(OFFSET), video_codec=codec
             )
-            stream = await receive(viewer, request)
+            stream = await receive(viewer, request, started.choice)
             await end_playback(viewer, started.lease.token)
             decoded = decode_stream(stream.header, stream.data)
             verdict = judge(self.film, stream.header, decoded, offset=OFFSET)
@@ -209,12 +209,12 @@ class Demo:
                 f"leads to {verdict.wanted_frame}, beeps within {verdict.worst_sync_ms:.1f} ms"
             )
 
-    async def _resume(self, viewer: Kino, title: str) -> None:
+    async def resume(self, viewer: Kino, title: str) -> None:
         with self.step("stop and resume") as step:
             started = await start_playback(viewer, title, "living room")
             token, half_way = started.lease.token, self.film.timeline.frame_count // 2
             request = playback_pb2.PlayRequest(lease_token=token, offset=_duration(self.film.seconds / 3))
-            stream = await receive(viewer, request, break_after=3)
+            stream = await receive(viewer, request, started.choice, break_after=3)
             judge(
                 self.film,
                 stream.header,
@@ -230,7 +230,7 @@ class Demo:
             request = playback_pb2.PlayRequest(
                 lease_token=again.lease.token, video_codec=media_pb2.VIDEO_CODEC_AV1, segment_count=2
             )
-            stream = await receive(viewer, request)
+            stream = await receive(viewer, request, again.choice)
             await end_playback(viewer, again.lease.token)
             verdict = judge(self.film, stream.header, decode_stream(stream.header, stream.data), offset=None)
             check("Frame resumed at", half_way, verdict.wanted_frame)
@@ -242,7 +242,7 @@ class Demo:
             check("History", [(title, position.ToNanoseconds())], seen)
             step.result = f"{TITLE}, {clock(position)} of {clock(page.views[0].title_duration)}"
 
-    async def _invoice(self, viewer: Kino) -> None:
+    async def invoice(self, viewer: Kino) -> None:
         with self.step("invoice") as step:
             request = billing_pb2.ListInvoicesRequest(parent=viewer.user)
             page = await viewer.stub(billing_pb2_grpc.BillingServiceStub).ListInvoices(request)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ SERVICES: tuple[str, ...] = (
     "page",
 )
 _READY_WITHIN_S = 30.0
+#: A node that was added or moved is known to the gateway within this time.
+_RESOLVE_EVERY_S = 2.0
 
 
 class GatewayMissing(FailedPrecondition):
@@ -94,6 +98,17 @@ class Gateway:
         ]
         self.child = Child(name="gateway", argv=argv, folder=folder, log_path=log_path)
 
+    async def serve(self, endpoints: Mapping[str, Sequence[str]], stop: asyncio.Event) -> None:
+        """Run in front of these nodes (`host:port`) until `stop`; a name is followed to all its addresses."""
+        await self.child.start()
+        try:
+            while not stop.is_set():
+                self.set_endpoints({name: await _resolved(nodes) for name, nodes in endpoints.items()})
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _RESOLVE_EVERY_S)
+        finally:
+            await self.child.stop()
+
     def set_endpoints(self, endpoints: Mapping[str, Sequence[str]]) -> None:
         """Say where each service runs (`host:port` each); Envoy follows without a restart."""
         folder = self.folder / "endpoints"
@@ -124,12 +139,25 @@ def _answers(url: str) -> bool:
         return False
 
 
+async def _resolved(nodes: Sequence[str]) -> list[str]:
+    """The nodes by numeric address, as Envoy takes them from files; a name nobody knows has none."""
+    found = set()
+    for node in nodes:
+        host, _, port = node.rpartition(":")
+        with suppress(socket.gaierror):
+            known = await asyncio.get_running_loop().getaddrinfo(
+                host, int(port), family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+            found |= {f"{address[0]!s}:{port}" for *_, address in known}
+    return sorted(found)
+
+
 def _assignment(service: str, addresses: Sequence[str]) -> dict[str, Any]:
     endpoints = []
     for address in addresses:
         host, _, port = address.rpartition(":")
-        socket = {"address": host, "port_value": int(port)}
-        endpoints.append({"endpoint": {"address": {"socket_address": socket}}})
+        at = {"address": host, "port_value": int(port)}
+        endpoints.append({"endpoint": {"address": {"socket_address": at}}})
     return {
         "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": service,

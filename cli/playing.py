@@ -1,17 +1,27 @@
-"""Playing as a program does: start, receive a stream into memory, record, end."""
+"""Playing as a program does: start, receive a stream that no lost node interrupts, record, end."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+import grpc
+import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from cli.client import Kino
 from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.history.v1.resources_pb2 import Interval, View
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
+from services.media.time import ticks_to_ns_up
 from services.runtime.errors import Unavailable
+
+#: Tries in a row that bring no new byte before a stream is given up; their pauses add up to half a minute.
+_TRIES = 20
+_LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,28 +42,111 @@ async def start_playback(kino: Kino, title: str, device: str) -> playback_pb2.St
     return await kino.stub(playback_pb2_grpc.PlaybackServiceStub).StartPlayback(request)
 
 
+async def stream(
+    kino: Kino, request: playback_pb2.PlayRequest, choice: resources_pb2.StreamChoice
+) -> AsyncGenerator[playback_pb2.PlayResponse, None]:
+    """The messages of `Play`, as if no node could be lost.
+
+    When the connection or the node breaks, it goes on at the next byte, from whichever node answers: the
+    bytes of a segment are the same everywhere. `choice` is what `StartPlayback` answered. Raises the last
+    error when no new byte comes for half a minute, and every error that is not a loss.
+    """
+    reached, tries = _Reached(), 0
+    while True:
+        try:
+            async for message in kino.stub(playback_pb2_grpc.PlaybackServiceStub).Play(request):
+                news = reached.news(message)
+                if news is not None:
+                    tries = 0
+                    yield news
+            return
+        except grpc.aio.AioRpcError as error:
+            tries += 1
+            if not _lost(error) or tries > _TRIES:
+                raise
+        await asyncio.sleep(min(0.05 * 2**tries, _LONGEST_PAUSE_S))
+        request = reached.rest(request, choice)
+
+
+@dataclass(kw_only=True)
+class _Reached:
+    """How far a stream has come."""
+
+    first_segment: int = -1
+    segment: int = -1
+    track: int = 0
+    end_bytes: int = 0
+
+    def news(self, message: playback_pb2.PlayResponse) -> playback_pb2.PlayResponse | None:
+        """What of a message has not been seen yet."""
+        if message.HasField("header"):
+            if self.first_segment >= 0:
+                return None
+            self.first_segment = self.segment = message.header.segment_number
+        elif message.HasField("media"):
+            media = message.media
+            here, end_bytes = (media.segment_number, media.track), media.offset_bytes + len(media.data)
+            if here < (self.segment, self.track):
+                return None
+            if here == (self.segment, self.track):
+                seen_bytes = self.end_bytes - media.offset_bytes
+                if seen_bytes >= len(media.data):
+                    return None
+                if seen_bytes > 0:
+                    media.data, media.offset_bytes = media.data[seen_bytes:], self.end_bytes
+            self.segment, self.track, self.end_bytes = *here, end_bytes
+        return message
+
+    def rest(
+        self, request: playback_pb2.PlayRequest, choice: resources_pb2.StreamChoice
+    ) -> playback_pb2.PlayRequest:
+        """The request for what is missing: from the start of the segment that broke off."""
+        if self.first_segment < 0:
+            return request
+        rest = playback_pb2.PlayRequest()
+        rest.CopyFrom(request)
+        starts = choice.timeline.segment_start_ticks
+        # A title that grew since is taken up a little early; what comes twice is left out.
+        segment = min(self.segment, len(starts) - 1)
+        rest.offset.FromNanoseconds(ticks_to_ns_up(starts[segment], choice.timeline.timescale))
+        if request.segment_count:
+            rest.segment_count += self.first_segment - segment
+            self.first_segment = segment
+        return rest
+
+
+def _lost(error: grpc.aio.AioRpcError) -> bool:
+    """A gateway whose node dies in the midst can only reset the stream, which gRPC calls INTERNAL."""
+    reset = error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or "")
+    return reset or error.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def receive(
-    kino: Kino, request: playback_pb2.PlayRequest, *, break_after: int | None = None
+    kino: Kino,
+    request: playback_pb2.PlayRequest,
+    choice: resources_pb2.StreamChoice,
+    *,
+    break_after: int | None = None,
 ) -> Received:
     """Read a stream to its end, or break it off after so many whole segments.
 
     Raises `Unavailable` when it ends before anything came.
     """
     header, end, data, pieces = None, None, bytearray(), 0
-    call = kino.stub(playback_pb2_grpc.PlaybackServiceStub).Play(request)
-    async for message in call:
-        if message.HasField("header"):
-            header = message.header
-            data += header.combined_init
-        elif message.HasField("media"):
-            data += message.media.data
-            pieces += message.media.last
-            tracks = 2 if header is not None and header.HasField("audio") else 1
-            if break_after is not None and pieces == break_after * tracks:
-                call.cancel()
-                break
-        else:
-            end = message.end
+    messages = stream(kino, request, choice)
+    async with contextlib.aclosing(messages):
+        async for message in messages:
+            if message.HasField("header"):
+                header = message.header
+                data += header.combined_init
+            elif message.HasField("media"):
+                data += message.media.data
+                pieces += message.media.last
+                tracks = 2 if header is not None and header.HasField("audio") else 1
+                if break_after is not None and pieces == break_after * tracks:
+                    break
+            else:
+                end = message.end
     if header is None:
         raise Unavailable(1_000)
     return Received(header=header, data=bytes(data), end=end)

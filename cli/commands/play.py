@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from cli.client import Kino, connect
 from cli.main import State, run
 from cli.output import clock, parse_offset
+from cli.playing import stream
 from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.history.v1.resources_pb2 import Interval
 from kino.media.v1 import media_pb2
@@ -62,7 +63,7 @@ def play(
             )
             started = await stub.StartPlayback(request)
             token = started.lease.token
-            stream = Stream(token=token, duration=started.choice.duration, until=end, sink=_sink(out))
+            reading = Stream(token=token, duration=started.choice.duration, until=end, sink=_sink(out))
             play_request = playback_pb2.PlayRequest(
                 lease_token=token,
                 offset=wanted,
@@ -71,15 +72,15 @@ def play(
                 segment_count=_segment_count(started.choice, wanted or started.resume_offset, end),
             )
             try:
-                await stream.read(stub, play_request)
+                await reading.read(kino, play_request, started.choice)
             finally:
-                if history and stream.header is not None:
-                    await stream.record(kino)
+                if history and reading.header is not None:
+                    await reading.record(kino)
                 await stub.EndPlayback(playback_pb2.EndPlaybackRequest(lease_token=token))
-                if stream.sink is not None and stream.sink is not sys.stdout.buffer:
-                    stream.sink.close()
+                if reading.sink is not None and reading.sink is not sys.stdout.buffer:
+                    reading.sink.close()
             if out != "-":
-                state.output.facts(stream.facts())
+                state.output.facts(reading.facts())
 
     run(work)
 
@@ -123,10 +124,10 @@ class Stream:
         self.media_bytes = 0
 
     async def read(
-        self, stub: playback_pb2_grpc.PlaybackServiceStub, request: playback_pb2.PlayRequest
+        self, kino: Kino, request: playback_pb2.PlayRequest, choice: resources_pb2.StreamChoice
     ) -> None:
         """Read to the end."""
-        async for message in stub.Play(request):
+        async for message in stream(kino, request, choice):
             if message.HasField("header"):
                 self.header = message.header
                 self._write(message.header.combined_init)

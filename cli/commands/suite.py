@@ -1,4 +1,4 @@
-"""`kino up` and `kino serve`: run Kino."""
+"""`kino up`, `kino serve` and `kino gateway`: run Kino."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(up)
     app.command()(serve)
+    app.command()(gateway)
 
 
 def up(
@@ -89,5 +90,33 @@ def serve(
 
     async def work() -> None:
         await serve_services(settings, services, address_file)
+
+    run(work)
+
+
+def gateway(config: Annotated[Path | None, typer.Option(help="Settings file.")] = None) -> None:
+    """Run the gateway alone, in front of the services that `endpoints` names.
+
+    \b
+    KINO_ENDPOINTS='{"catalog": "10.0.0.7:9000,10.0.0.8:9000", …}' kino gateway
+    """
+    from cli.gateway import Gateway
+    from cli.serve import stop_signal
+    from services.runtime.keys import open_keys
+
+    settings = load_settings(config)
+    configure_logs(level=settings.log_level, style=settings.log_format)
+    folder = settings.data_dir / "run" / "gateway"
+    envoy = Gateway(
+        folder,
+        bind=settings.bind,
+        port=settings.gateway_port,
+        jwks=open_keys(settings.keys_folder).jwks_path,
+        log_path=folder / "gateway.log",
+    )
+
+    async def work() -> None:
+        nodes = {name: addresses.split(",") for name, addresses in settings.endpoints.items()}
+        await envoy.serve(nodes, stop_signal())
 
     run(work)
