@@ -91,6 +91,11 @@ class EngineProcess:
 
     def start(self, ready: Callable[[], bool], within_s: float = 120.0) -> None:
         """Start, and return once `ready` answers True. Raises `EngineFailed` with the end of the log."""
+        self.launch()
+        self.wait(ready, within_s)
+
+    def launch(self) -> None:
+        """Start without waiting. The thread that calls must live on: the process ends with it (prctl(2))."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "cli.tether", "0", *self._argv],
@@ -101,6 +106,9 @@ class EngineProcess:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait(self, ready: Callable[[], bool], within_s: float = 120.0) -> None:
+        """Return once `ready` answers True. Raises `EngineFailed` with the end of the log."""
         wait_until(lambda: self._ended() or ready(), within_s, f"{self.name} (see {self.log_path}) ready")
         if self._ended():
             raise EngineFailed(f"{self.name} ended at its start:\n{self._last_lines()}")
