@@ -196,7 +196,7 @@ class Demo:
             request = playback_pb2.PlayRequest(
                 lease_token=started.lease.token, offset=_duration(OFFSET), video_codec=codec
             )
-            stream = await receive(viewer, request, started.choice)
+            stream = await receive(viewer, request)
             await end_playback(viewer, started.lease.token)
             decoded = decode_stream(stream.header, stream.data)
             verdict = judge(self.film, stream.header, decoded, offset=OFFSET)
@@ -214,7 +214,7 @@ class Demo:
             started = await start_playback(viewer, title, "living room")
             token, half_way = started.lease.token, self.film.timeline.frame_count // 2
             request = playback_pb2.PlayRequest(lease_token=token, offset=_duration(self.film.seconds / 3))
-            stream = await receive(viewer, request, started.choice, break_after=3)
+            stream = await receive(viewer, request, break_after=3)
             judge(
                 self.film,
                 stream.header,
@@ -230,7 +230,7 @@ class Demo:
             request = playback_pb2.PlayRequest(
                 lease_token=again.lease.token, video_codec=media_pb2.VIDEO_CODEC_AV1, segment_count=2
             )
-            stream = await receive(viewer, request, again.choice)
+            stream = await receive(viewer, request)
             await end_playback(viewer, again.lease.token)
             verdict = judge(self.film, stream.header, decode_stream(stream.header, stream.data), offset=None)
             check("Frame resumed at", half_way, verdict.wanted_frame)

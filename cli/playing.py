@@ -16,7 +16,6 @@ from cli.client import Kino
 from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.history.v1.resources_pb2 import Interval, View
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
-from services.media.time import ticks_to_ns_up
 from services.runtime.errors import Unavailable
 
 #: Tries in a row that bring no new byte before a stream is given up; their pauses add up to half a minute.
@@ -43,75 +42,72 @@ async def start_playback(kino: Kino, title: str, device: str) -> playback_pb2.St
 
 
 async def stream(
-    kino: Kino, request: playback_pb2.PlayRequest, choice: resources_pb2.StreamChoice
+    kino: Kino, request: playback_pb2.PlayRequest
 ) -> AsyncGenerator[playback_pb2.PlayResponse, None]:
     """The messages of `Play`, as if no node could be lost.
 
-    When the connection or the node breaks, it goes on at the next byte, from whichever node answers: the
-    bytes of a segment are the same everywhere. `choice` is what `StartPlayback` answered. Raises the last
-    error when no new byte comes for half a minute, and every error that is not a loss.
+    When the connection or the node breaks, or goes down, it goes on at the next byte, from whichever node
+    answers: the bytes of a segment are the same everywhere. Raises the last error when no new byte comes for
+    half a minute, and every error that is not a loss.
     """
     reached, tries = _Reached(), 0
     while True:
         try:
             async for message in kino.stub(playback_pb2_grpc.PlaybackServiceStub).Play(request):
-                news = reached.news(message)
-                if news is not None:
+                if message.end.reason == resources_pb2.PlayEnd.REASON_MOVED:
+                    break
+                if reached.take(message):
                     tries = 0
-                    yield news
-            return
+                    yield message
+            else:
+                return
+            tries += 1
         except grpc.aio.AioRpcError as error:
             tries += 1
             if not _lost(error) or tries > _TRIES:
                 raise
-        await asyncio.sleep(min(0.05 * 2**tries, _LONGEST_PAUSE_S))
-        request = reached.rest(request, choice)
+        if tries > 1:
+            await asyncio.sleep(min(0.05 * 2**tries, _LONGEST_PAUSE_S))
+        request = reached.rest(request)
 
 
 @dataclass(kw_only=True)
 class _Reached:
     """How far a stream has come."""
 
-    first_segment: int = -1
-    segment: int = -1
-    track: int = 0
-    end_bytes: int = 0
+    header: resources_pb2.PlayHeader | None = None
+    #: The segment that the last request began with.
+    first_segment: int = 0
+    lacking: resources_pb2.StreamPosition | None = None
 
-    def news(self, message: playback_pb2.PlayResponse) -> playback_pb2.PlayResponse | None:
-        """What of a message has not been seen yet."""
+    def take(self, message: playback_pb2.PlayResponse) -> bool:
+        """It arrived; whether it is new. A header comes again when nothing came after it."""
         if message.HasField("header"):
-            if self.first_segment >= 0:
-                return None
-            self.first_segment = self.segment = message.header.segment_number
-        elif message.HasField("media"):
-            media = message.media
-            here, end_bytes = (media.segment_number, media.track), media.offset_bytes + len(media.data)
-            if here < (self.segment, self.track):
-                return None
-            if here == (self.segment, self.track):
-                seen_bytes = self.end_bytes - media.offset_bytes
-                if seen_bytes >= len(media.data):
-                    return None
-                if seen_bytes > 0:
-                    media.data, media.offset_bytes = media.data[seen_bytes:], self.end_bytes
-            self.segment, self.track, self.end_bytes = *here, end_bytes
-        return message
+            if self.header is not None and self.lacking is None:
+                return False
+            if self.header is None:
+                self.first_segment = message.header.segment_number
+            self.header = message.header
+        elif message.HasField("media") and self.header is not None:
+            self.lacking = resources_pb2.StreamPosition(
+                video_rendition_id=self.header.video.rendition_id,
+                segment_number=message.media.segment_number,
+                track=message.media.track,
+                offset_bytes=message.media.offset_bytes + len(message.media.data),
+            )
+        return True
 
-    def rest(
-        self, request: playback_pb2.PlayRequest, choice: resources_pb2.StreamChoice
-    ) -> playback_pb2.PlayRequest:
-        """The request for what is missing: from the start of the segment that broke off."""
-        if self.first_segment < 0:
+    def rest(self, request: playback_pb2.PlayRequest) -> playback_pb2.PlayRequest:
+        """The request for what is lacking."""
+        if self.header is None or self.lacking is None:
             return request
         rest = playback_pb2.PlayRequest()
         rest.CopyFrom(request)
-        starts = choice.timeline.segment_start_ticks
-        # A title that grew since is taken up a little early; what comes twice is left out.
-        segment = min(self.segment, len(starts) - 1)
-        rest.offset.FromNanoseconds(ticks_to_ns_up(starts[segment], choice.timeline.timescale))
+        rest.offset.CopyFrom(self.header.offset)
+        rest.resume.CopyFrom(self.lacking)
         if request.segment_count:
-            rest.segment_count += self.first_segment - segment
-            self.first_segment = segment
+            rest.segment_count += self.first_segment - self.lacking.segment_number
+            self.first_segment = self.lacking.segment_number
         return rest
 
 
@@ -124,7 +120,6 @@ def _lost(error: grpc.aio.AioRpcError) -> bool:
 async def receive(
     kino: Kino,
     request: playback_pb2.PlayRequest,
-    choice: resources_pb2.StreamChoice,
     *,
     break_after: int | None = None,
 ) -> Received:
@@ -133,7 +128,7 @@ async def receive(
     Raises `Unavailable` when it ends before anything came.
     """
     header, end, data, pieces = None, None, bytearray(), 0
-    messages = stream(kino, request, choice)
+    messages = stream(kino, request)
     async with contextlib.aclosing(messages):
         async for message in messages:
             if message.HasField("header"):

@@ -72,7 +72,7 @@ def play(
                 segment_count=_segment_count(started.choice, wanted or started.resume_offset, end),
             )
             try:
-                await reading.read(kino, play_request, started.choice)
+                await reading.read(kino, play_request)
             finally:
                 if history and reading.header is not None:
                     await reading.record(kino)
@@ -123,11 +123,9 @@ class Stream:
         self.end: resources_pb2.PlayEnd | None = None
         self.media_bytes = 0
 
-    async def read(
-        self, kino: Kino, request: playback_pb2.PlayRequest, choice: resources_pb2.StreamChoice
-    ) -> None:
+    async def read(self, kino: Kino, request: playback_pb2.PlayRequest) -> None:
         """Read to the end."""
-        async for message in stream(kino, request, choice):
+        async for message in stream(kino, request):
             if message.HasField("header"):
                 self.header = message.header
                 self._write(message.header.combined_init)

@@ -13,6 +13,7 @@ from services.playback.cache import ChunkCache
 from services.playback.clients import BillingClient, CatalogClient, HistoryClient, IdentityClient
 from services.playback.leases import Leases
 from services.playback.player import Player
+from services.playback.readers import Readers
 from services.playback.rpc import SERVICE, PlaybackServicer, register
 from services.playback.store_sql import SqlLeases
 from services.playback.titles import Titles
@@ -43,8 +44,15 @@ async def build(ctx: Context) -> ServiceApp:
     )
     player = Player(titles=titles, cache=cache, leases=leases, resume=resume, clock=ctx.clock)
     tokens = LeaseTokens(ctx.sealer, ttl)
+    readers = Readers(leases, ctx.clock)
     servicer = PlaybackServicer(
-        start=start, player=player, leases=leases, titles=titles, tokens=tokens, clock=ctx.clock
+        start=start,
+        player=player,
+        leases=leases,
+        readers=readers,
+        titles=titles,
+        tokens=tokens,
+        clock=ctx.clock,
     )
 
     async def purge() -> None:
@@ -58,6 +66,7 @@ async def build(ctx: Context) -> ServiceApp:
         grpc_services=[SERVICE],
         register=lambda server: register(servicer, server),
         dependencies=[database.dependency("services.playback", f"{SERVICE}.StartPlayback")],
-        background=[purge],
+        background=[purge, readers.watch],
+        leave=readers.leave,
         close=cache.close,
     )

@@ -41,6 +41,22 @@ class LeaseEnded(FailedPrecondition):
     reason = "LEASE_ENDED"
 
 
+class TooManyReads(ResourceExhausted):
+    """The playback has {limit} streams open already: close one first."""
+
+    reason = "TOO_MANY_READS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("reads_of_a_lease", limit=limit)
+
+
+class RenditionNotPlayed(FailedPrecondition):
+    """{rendition} cannot go on: it is not among the renditions asked for."""
+
+    reason = "RENDITION_NOT_PLAYED"
+    fields = ("rendition",)
+
+
 class TitleNotFound(NotFound):
     """{resource} does not exist or is not shown."""
 

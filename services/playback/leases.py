@@ -80,6 +80,19 @@ class Leases:
         _raise_unless_live(known.state)
         return known.expire_time
 
+    async def look(self, lease: Lease) -> None:
+        """Make sure the lease is live without renewing it. Raises as `hold`."""
+        known = self._of(lease)
+        if known.state is LeaseState.LIVE:
+            try:
+                async with asyncio.timeout(CHECK_TIMEOUT_S):
+                    state = await self._store.state(lease.name, known.down_since or self._clock.now())
+            except TimeoutError as error:
+                raise Unavailable(1_000) from error
+            if known.state is LeaseState.LIVE:
+                known.state = state
+        _raise_unless_live(known.state)
+
     async def end(self, lease: Lease) -> None:
         """End the lease: streams on this node stop at their next message, on others at their next check."""
         await self._store.end(lease.name, self._clock.now())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from services.media.cmaf import combined_init
 from services.media.time import ticks_to_ns_up
 from services.playback.cache import ChunkCache
 from services.playback.chunks import Chunks, Ramp, Track
-from services.playback.errors import BytesOutOfRange, SegmentNotReady, SegmentOutOfRange
+from services.playback.errors import BytesOutOfRange, RenditionNotPlayed, SegmentNotReady, SegmentOutOfRange
 from services.playback.leases import Leases
 from services.playback.model import (
     Entry,
@@ -32,6 +32,16 @@ INIT = -1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Position:
+    """The first byte that a stream which broke off lacks."""
+
+    video_id: str
+    number: int
+    track: Track
+    offset_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What a client asked `Play` for."""
 
@@ -45,6 +55,8 @@ class Wanted:
     audio_rendition_id: str = ""
     #: 0: all.
     segment_count: int = 0
+    #: Set where an earlier stream goes on.
+    resume: Position | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,7 @@ class EndReason(enum.Enum):
     TITLE = "END_OF_TITLE"
     READY_PART = "END_OF_READY_PART"
     WINDOW = "END_OF_WINDOW"
+    MOVED = "MOVED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,8 @@ class _Stream:
     number: int
     next_ns: int
     video_id: str = ""
+    #: Until it goes on where an earlier one broke off.
+    resume: Position | None = None
     sent_count: int = 0
 
 
@@ -109,6 +124,8 @@ class _Step:
 
     video: Rendition
     audio: Rendition | None
+    #: The segment of the pictures.
+    segment: Segment
     #: Set where the stream starts or its pictures change.
     entry: Entry | None
     parts: Sequence[_Part]
@@ -116,11 +133,11 @@ class _Step:
 
 @dataclass(frozen=True)
 class Source:
-    """One object of a rendition, for HTTP: its messages and its checksum."""
+    """One object of a rendition, for HTTP: where its messages come from, and its checksum."""
 
-    chunks: Chunks
+    load: Callable[[], Awaitable[Chunks]]
     sha256: bytes
-    track: Track = field(default=Track.VIDEO)
+    track: Track
 
 
 class Player:
@@ -143,19 +160,19 @@ class Player:
         """
         await self._leases.hold(lease)
         media = await self._titles.get(lease.title)
-        offset_ns = wanted.offset_ns
-        if offset_ns is None:
+        offset_ns = wanted.offset_ns or 0
+        if wanted.offset_ns is None and wanted.resume is None:
             offset_ns = await self._resume.offset_ns(lease.profile, media)
-        target = media.target(offset_ns)
-        start_ns = ticks_to_ns_up(target.pts_ticks, media.timeline.timescale)
-        stream = _Stream(wanted=wanted, job=media.job, target=target, number=target.segment, next_ns=start_ns)
+        stream = _stream(media, wanted, offset_ns)
         ramp = Ramp()
         while (end := _end(media, stream)) is None:
             step = await self._step(media, stream) if media.job == stream.job else None
             if step is None:
                 end = End(reason=EndReason.READY_PART, next_offset_ns=stream.next_ns)
                 break
-            if step.entry is not None:
+            if stream.resume is not None:
+                step = _resumed(step, stream.resume)
+            elif step.entry is not None:
                 yield await self._header(media, stream.number, step, step.entry)
             ahead = self._known_parts(media, step, stream.number + 1)
             async for message in self._send(lease, ramp, step.parts, ahead):
@@ -176,10 +193,8 @@ class Player:
         rendition = media.rendition(rendition_id)
         ramp, track = Ramp(), _track(rendition)
         if first == INIT:
-            chunks = await self._init(rendition)
-            async for message in self._messages(
-                lease, ramp, chunks, _checked_start(offset_bytes, chunks.size_bytes)
-            ):
+            start = _checked_start(offset_bytes, (await self._init(rendition)).size_bytes)
+            async for message in self._messages(lease, ramp, partial(self._init, rendition), start):
                 yield message
             return
         parts = []
@@ -201,12 +216,12 @@ class Player:
         media = await self._titles.get(lease.title)
         rendition = media.rendition(rendition_id)
         if number == INIT:
-            return Source(await self._init(rendition), rendition.init_sha256, _track(rendition))
+            return Source(partial(self._init, rendition), rendition.init_sha256, _track(rendition))
         segment = await self._titles.segment(media, rendition, number)
         if segment is None:
             raise _absent(media, rendition, number)
         track = _track(rendition)
-        return Source(await self._chunks(_Part(track=track, segment=segment)), segment.sha256, track)
+        return Source(partial(self._chunks, _Part(track=track, segment=segment)), segment.sha256, track)
 
     async def _step(self, media: TitleMedia, stream: _Stream) -> _Step | None:
         """What comes next; None while it isn't published."""
@@ -215,8 +230,9 @@ class Player:
             return None
         video, segment = found
         entry, start = None, 0
-        if video.rendition_id != stream.video_id:
-            target = media.target_of_segment(stream.number) if stream.sent_count else stream.target
+        if video.rendition_id != stream.video_id or stream.resume is not None:
+            starts_here = not stream.sent_count and stream.target.segment == stream.number
+            target = stream.target if starts_here else media.target_of_segment(stream.number)
             entry = media.entry(target, video, segment)
             if entry is None:
                 return None
@@ -229,7 +245,7 @@ class Player:
                 return None
             at = sound_start(sound, audio.timescale, entry.media_start_ns) if entry else 0
             parts.append(_Part(track=Track.AUDIO, segment=sound, start=at))
-        return _Step(video=video, audio=audio, entry=entry, parts=parts)
+        return _Step(video=video, audio=audio, segment=segment, entry=entry, parts=parts)
 
     async def _pictures(self, media: TitleMedia, stream: _Stream) -> tuple[Rendition, Segment] | None:
         """The segment in the rendition that plays already, else in the best one that has it."""
@@ -265,18 +281,31 @@ class Player:
     ) -> AsyncIterator[bytes]:
         """The parts one after the other, while those that follow are being read."""
         for part, *following in (parts[i:] for i in range(len(parts))):
-            chunks = await self._chunks(part)
+            await self._chunks(part)
             for later in [*following, *ahead][:2]:
                 self._cache.warm(later.segment.object_key, later.segment.sha256, _pack(later))
-            async for message in self._messages(lease, ramp, chunks, part.start):
+            async for message in self._messages(lease, ramp, partial(self._chunks, part), part.start):
                 yield message
 
-    async def _messages(self, lease: Lease, ramp: Ramp, chunks: Chunks, start: int) -> AsyncIterator[bytes]:
-        while start < chunks.size_bytes:
+    async def _messages(
+        self, lease: Lease, ramp: Ramp, load: Callable[[], Awaitable[Chunks]], start: int
+    ) -> AsyncIterator[bytes]:
+        """The bytes from `start` on.
+
+        The cache holds the segment, not the stream: a reader that stalls keeps one message, not all of them.
+        """
+        size_bytes = start + 1
+        while start < size_bytes:
             await self._leases.hold(lease)
-            end = ramp.cut(start, chunks.size_bytes)
+            chunks = await load()
+            size_bytes = chunks.size_bytes
+            if start >= size_bytes:
+                return
+            end = ramp.cut(start, size_bytes)
+            message = chunks.message(start, end)
+            del chunks
             began_s = self._clock.monotonic()
-            yield chunks.message(start, end)
+            yield message
             ramp.sent(end - start, self._clock.monotonic() - began_s)
             start = end
 
@@ -302,6 +331,42 @@ def _sound(media: TitleMedia, video: Rendition, stream: _Stream) -> Rendition | 
     return media.sound(video.video.codec, stream.wanted.audio_rendition_id) if video.video else None
 
 
+def _stream(media: TitleMedia, wanted: Wanted, offset_ns: int) -> _Stream:
+    """Raises `OffsetOutOfRange`, `TitleNotPlayable`, `RenditionNotFound`, `SegmentOutOfRange`."""
+    position = wanted.resume
+    if position is None:
+        target = media.target(offset_ns)
+        number, video_id = target.segment, ""
+    else:
+        number, video_id = position.number, media.rendition(position.video_id).rendition_id
+        if number >= media.segment_limit:
+            raise SegmentOutOfRange(video_id, number)
+        target = media.target(offset_ns) if wanted.offset_ns is not None else media.target_of_segment(number)
+    next_ns = ticks_to_ns_up(
+        media.segment_starts[number] if position else target.pts_ticks, media.timeline.timescale
+    )
+    return _Stream(
+        wanted=wanted,
+        job=media.job,
+        target=target,
+        number=number,
+        next_ns=next_ns,
+        video_id=video_id,
+        resume=position,
+    )
+
+
+def _resumed(step: _Step, position: Position) -> _Step:
+    """What is left of a segment. Raises `RenditionNotPlayed`, `BytesOutOfRange`."""
+    if step.video.rendition_id != position.video_id:
+        raise RenditionNotPlayed(position.video_id)
+    left = [part for part in step.parts if part.track >= position.track]
+    if left and left[0].track is position.track:
+        start = _checked_start(position.offset_bytes, left[0].segment.size_bytes)
+        left[0] = replace(left[0], start=start)
+    return replace(step, entry=None, parts=left)
+
+
 def _end(media: TitleMedia, stream: _Stream) -> End | None:
     """The end that is known before the next segment is looked for."""
     if media.is_over(stream.number):
@@ -312,7 +377,7 @@ def _end(media: TitleMedia, stream: _Stream) -> End | None:
 
 
 def _advance(stream: _Stream, step: _Step) -> None:
-    segment = step.parts[0].segment
+    stream.resume, segment = None, step.segment
     stream.next_ns = ticks_to_ns_up(segment.start_ticks + segment.duration_ticks, step.video.timescale)
     stream.video_id = step.video.rendition_id
     stream.sent_count += 1

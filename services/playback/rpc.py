@@ -1,13 +1,15 @@
 """`kino.playback.v1.PlaybackService`: Protobuf to domain and back.
 
-The answers that carry media are bytes already (see `chunks`), so the streaming methods are registered without
-a serializer; what surrounds every call (access, validation, errors) stays the same.
+The answers that carry media are bytes already (see `chunks`), so the streaming methods are registered
+without a serializer; what surrounds every call (access, validation, errors) stays the same. Those that may
+stall write to the context instead of yielding (hence `type: ignore`): the watch over readers can end them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, cast
 
@@ -26,7 +28,8 @@ from services.playback.errors import RenditionNotFound
 from services.playback.http import Answer, answer
 from services.playback.leases import Leases
 from services.playback.model import Lease, Rendition, TitleMedia
-from services.playback.player import INIT, End, EndReason, Header, Player, Wanted
+from services.playback.player import INIT, End, EndReason, Header, Player, Position, Wanted
+from services.playback.readers import Readers
 from services.playback.titles import Titles
 from services.playback.tokens import LeaseTokens
 from services.playback.usecases import StartPlayback
@@ -46,6 +49,7 @@ _REASONS = {
     EndReason.TITLE: res.PlayEnd.REASON_END_OF_TITLE,
     EndReason.READY_PART: res.PlayEnd.REASON_END_OF_READY_PART,
     EndReason.WINDOW: res.PlayEnd.REASON_END_OF_WINDOW,
+    EndReason.MOVED: res.PlayEnd.REASON_MOVED,
 }
 
 
@@ -58,6 +62,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         start: StartPlayback,
         player: Player,
         leases: Leases,
+        readers: Readers,
         titles: Titles,
         tokens: LeaseTokens,
         clock: Clock,
@@ -65,6 +70,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         self._start = start
         self._player = player
         self._leases = leases
+        self._readers = readers
         self._titles = titles
         self._tokens = tokens
         self._clock = clock
@@ -88,7 +94,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
             dash_path=f"{folder}/manifest.mpd",
         )
 
-    async def Play(self, request: pb.PlayRequest, context: Any) -> AsyncIterator[Any]:
+    async def Play(self, request: pb.PlayRequest, context: Any) -> None:  # type: ignore[override]
         """See the contract."""
         wanted = Wanted(
             offset_ns=request.offset.ToNanoseconds() if request.HasField("offset") else None,
@@ -96,25 +102,36 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
             max_height=request.max_height,
             audio_rendition_id=request.audio_rendition_id,
             segment_count=request.segment_count,
+            resume=_position(request.resume) if request.HasField("resume") else None,
         )
-        async for message in self._player.play(self._tokens.open(request.lease_token), wanted):
-            if isinstance(message, bytes):
-                yield message
-            elif isinstance(message, Header):
-                yield pb.PlayResponse(header=_header(message)).SerializeToString()
-            else:
-                yield pb.PlayResponse(end=_end(message)).SerializeToString()
+        lease = self._tokens.open(request.lease_token)
+        await self._send(context, lease, self._player.play(lease, wanted), moves=True)
 
-    async def ReadSegments(self, request: pb.ReadSegmentsRequest, context: Any) -> AsyncIterator[Any]:
+    async def ReadSegments(self, request: pb.ReadSegmentsRequest, context: Any) -> None:  # type: ignore[override]
         """See the contract."""
-        async for message in self._player.read(
-            self._tokens.open(request.lease_token),
-            request.rendition_id,
-            request.first_segment,
-            request.segment_count or 1,
-            request.first_offset_bytes,
-        ):
-            yield message
+        lease = self._tokens.open(request.lease_token)
+        count, start = request.segment_count or 1, request.first_offset_bytes
+        media = self._player.read(lease, request.rendition_id, request.first_segment, count, start)
+        await self._send(context, lease, media)
+
+    async def _send(
+        self,
+        context: Any,
+        lease: Lease,
+        messages: AsyncIterator[bytes | Header | End],
+        *,
+        moves: bool = False,
+    ) -> None:
+        """Write the messages; a stream that `moves` ends early when the node goes down."""
+        with self._readers.reading(lease) as reader:
+            # Closed here and now when the call is cancelled, not when the garbage collector finds it.
+            async with aclosing(cast(AsyncGenerator[bytes | Header | End, None], messages)) as closed:
+                async for message in closed:
+                    await context.write(_wire(message))
+                    reader.moved()
+                    if moves and self._readers.leaving and isinstance(message, bytes):
+                        await context.write(_wire(End(reason=EndReason.MOVED)))
+                        return
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Any) -> pb.RenewLeaseResponse:
         """See the contract."""
@@ -145,21 +162,21 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         await context.send_initial_metadata(reply.headers)
         yield http_body(kind, [data[reply.start : reply.end]])
 
-    async def GetSegment(self, request: pb.GetSegmentRequest, context: Any) -> AsyncIterator[Any]:
+    async def GetSegment(self, request: pb.GetSegmentRequest, context: Any) -> None:  # type: ignore[override]
         """See the contract."""
         lease = self._tokens.open(request.lease_token)
         number = INIT if request.file == "init.mp4" else int(request.file.removesuffix(".m4s"))
-        source = await self._player.source(lease, request.rendition_id, number)
-        reply = answer(
-            _metadata(context),
-            size_bytes=source.chunks.size_bytes,
-            etag=source.sha256.hex(),
-            cache_control=_SEGMENT_CACHE,
-        )
-        await context.send_initial_metadata(reply.headers)
-        kind = "video/mp4" if source.track is Track.VIDEO else "audio/mp4"
-        for start in _starts(reply):
-            yield http_body(kind, list(source.chunks.views(start, min(start + _HTTP_BYTES, reply.end))))
+        with self._readers.reading(lease) as reader:
+            source = await self._player.source(lease, request.rendition_id, number)
+            size_bytes = (await source.load()).size_bytes
+            etag = source.sha256.hex()
+            reply = answer(_metadata(context), size_bytes=size_bytes, etag=etag, cache_control=_SEGMENT_CACHE)
+            await context.send_initial_metadata(reply.headers)
+            kind = "video/mp4" if source.track is Track.VIDEO else "audio/mp4"
+            for start in _starts(reply):
+                views = (await source.load()).views(start, min(start + _HTTP_BYTES, reply.end))
+                await context.write(http_body(kind, list(views)))
+                reader.moved()
 
     async def _manifest(self, media: TitleMedia, file: str) -> tuple[str, str]:
         name, _, suffix = file.rpartition(".")
@@ -263,6 +280,23 @@ def _header(header: Header) -> res.PlayHeader:
         combined_init=header.combined_init,
         video_init=header.video_init,
         audio_init=header.audio_init,
+    )
+
+
+def _wire(message: bytes | Header | End) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, Header):
+        return pb.PlayResponse(header=_header(message)).SerializeToString()
+    return pb.PlayResponse(end=_end(message)).SerializeToString()
+
+
+def _position(position: res.StreamPosition) -> Position:
+    return Position(
+        video_id=position.video_rendition_id,
+        number=position.segment_number,
+        track=Track(position.track),
+        offset_bytes=position.offset_bytes,
     )
 
 

@@ -35,6 +35,9 @@ class LeaseStore(Protocol):
     async def renew(self, name: str, live_at: datetime, expire_time: datetime) -> LeaseState:
         """Move the end of a lease that was live at `live_at`; any other stays as it is."""
 
+    async def state(self, name: str, now: datetime) -> LeaseState:
+        """What became of a lease; nothing changes."""
+
     async def end(self, name: str, now: datetime) -> None:
         """End a lease; one that isn't live stays as it is."""
 

@@ -66,6 +66,15 @@ def _lease(row: Row[Any]) -> Lease:
     )
 
 
+def _state(conn: Connection, name: str, at: datetime) -> LeaseState:
+    row = conn.execute(select(LEASES.c.end_time, LEASES.c.expire_time).where(LEASES.c.name == name)).first()
+    if row is None:
+        return LeaseState.LOST
+    if row.end_time is not None:
+        return LeaseState.ENDED
+    return LeaseState.LIVE if row.expire_time > at else LeaseState.LOST
+
+
 class SqlLeases:
     """A `LeaseStore` in one table; serialisable, so that two starts never count past each other."""
 
@@ -101,10 +110,13 @@ class SqlLeases:
                 update(LEASES).where(_live(which, live_at)).values(expire_time=expire_time)
             ).rowcount:
                 return LeaseState.LIVE
-            row = conn.execute(select(LEASES.c.end_time).where(which)).first()
-            return LeaseState.ENDED if row is not None and row.end_time is not None else LeaseState.LOST
+            return _state(conn, name, live_at)
 
         return await self._database.write(transaction)
+
+    async def state(self, name: str, now: datetime) -> LeaseState:
+        """See `LeaseStore.state`."""
+        return await self._database.read(lambda conn: _state(conn, name, now))
 
     async def end(self, name: str, now: datetime) -> None:
         """See `LeaseStore.end`."""

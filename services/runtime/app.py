@@ -42,6 +42,8 @@ class ServiceApp:
     dependencies: Sequence[Dependency] = ()
     #: Run beside the server once all engines are there, until cancelled; one that fails is started again.
     background: Sequence[Callable[[], Awaitable[None]]] = ()
+    #: Called at shutdown when the gateway sends no new call any more: long streams should end by themselves.
+    leave: Callable[[], None] = lambda: None
     #: Awaited once all services of the process answer, before this one reports SERVING.
     ready: Callable[[], Awaitable[None]] = nothing
     #: Awaited at the end, after the last call.
@@ -136,7 +138,10 @@ async def running(
             stack.push_async_callback(life.end)
             await life.open()
         await server.start()
-        stack.push_async_callback(server.drain, wait_s=settings.drain_s, grace_s=settings.grace_s)
+        leave = [app.leave for app in apps]
+        stack.push_async_callback(
+            server.drain, wait_s=settings.drain_s, grace_s=settings.grace_s, leave=leave
+        )
         for life in lives:
             await life.begin()
         _log.info("serving", address=server.address, services=[app.name for app in apps])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -98,8 +98,13 @@ class GrpcServer:
             await self._health.set(name, _SERVING if serving else _NOT_SERVING)
         await self._health.set("", _SERVING if all(self._serving.values()) else _NOT_SERVING)
 
-    async def drain(self, *, wait_s: float, grace_s: float) -> None:
-        """Report NOT_SERVING, wait for the gateway to notice, refuse new calls, let the others finish."""
+    async def drain(self, *, wait_s: float, grace_s: float, leave: Sequence[Callable[[], None]] = ()) -> None:
+        """Report NOT_SERVING, wait for the gateway to notice, refuse new calls, let the others finish.
+
+        `leave` is called when no new call is sent here any more, before the others are waited for.
+        """
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(wait_s)
+        for ask in leave:
+            ask()
         await self.inner.stop(grace_s)

@@ -41,7 +41,7 @@ async def test_an_offset_outside_the_film_is_refused(
     offset.FromNanoseconds(offset_ns)
     request = playback_pb2.PlayRequest(lease_token=started.lease.token, offset=offset)
 
-    answer = await refusal(receive(viewer, request, started.choice))
+    answer = await refusal(receive(viewer, request))
     await end_playback(viewer, started.lease.token)
 
     assert answer == refused

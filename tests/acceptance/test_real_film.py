@@ -77,7 +77,7 @@ async def test_a_stream_from_the_middle_decodes_to_the_last_frame(
             max_height=480,
         )
         request.offset.FromSeconds(20)
-        stream = await receive(viewer, request, started.choice)
+        stream = await receive(viewer, request)
         await end_playback(viewer, started.lease.token)
     frames = decoded_frame_count(stream)
 

@@ -144,3 +144,15 @@ async def test_purging_forgets_what_ended_before(store: LeaseStore) -> None:
     await take(store, lease("new", start=later), 9)
     assert await store.purge(later) == 1
     assert (await take(store, lease("again", start=later), 9, request_id)).name == "leases/again"
+
+
+async def test_the_state_of_a_lease_is_told_without_changing_it(store: LeaseStore) -> None:
+    for name in ("live", "ended"):
+        await take(store, lease(name), limit=9)
+    await store.end("leases/ended", NOW)
+    assert [await store.state(f"leases/{name}", NOW) for name in ("live", "ended", "never")] == [
+        LeaseState.LIVE,
+        LeaseState.ENDED,
+        LeaseState.LOST,
+    ]
+    assert await store.state("leases/live", NOW + TTL) is LeaseState.LOST

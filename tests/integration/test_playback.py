@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from services.runtime.status import error_of
 from services.runtime.testing import channel_of, serving, user_token
 from tests.support.decoding import decode_beeps, decode_pictures
 from tests.support.published import PUBLISHER, Film, Publisher
+from tests.support.streams import play
 from tests.support.watching import CUTS, FILM, OWNERS_PROFILE, SPEC, VIEWER, Plans, accounts, start
 
 
@@ -71,43 +71,6 @@ async def stub(process: Running) -> AsyncIterator[Any]:
 async def owner(process: Running) -> AsyncIterator[Any]:
     async with channel_of(process, user_token(process, PUBLISHER, "publisher")) as channel:
         yield PlaybackServiceStub(channel)
-
-
-@dataclass
-class Played:
-    """What one `Play` sent."""
-
-    headers: list[res.PlayHeader]
-    media: list[res.MediaChunk]
-    end: res.PlayEnd | None
-
-    @property
-    def header(self) -> res.PlayHeader:
-        assert len(self.headers) == 1
-        return self.headers[0]
-
-    def stream(self) -> bytes:
-        return self.header.combined_init + b"".join(chunk.data for chunk in self.media)
-
-    def track(self, track: res.Track.ValueType) -> bytes:
-        return b"".join(chunk.data for chunk in self.media if chunk.track == track)
-
-
-async def play(stub: Any, token: str, offset_ns: int | None = None, **fields: Any) -> Played:
-    request = pb.PlayRequest(lease_token=token, **fields)
-    if offset_ns is not None:
-        request.offset.FromNanoseconds(offset_ns)
-    played = Played(headers=[], media=[], end=None)
-    async for message in stub.Play(request):
-        assert played.end is None, "something came after the end"
-        match message.WhichOneof("message"):
-            case "header":
-                played.headers.append(message.header)
-            case "media":
-                played.media.append(message.media)
-            case "end":
-                played.end = message.end
-    return played
 
 
 async def refusal(call: Any) -> tuple[str, str]:

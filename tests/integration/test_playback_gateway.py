@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import subprocess
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 
+from cli.client import Kino
+from cli.commands.play import Stream
 from cli.gateway import Gateway
 from cli.up import _free_port
 from kino.playback.v1 import playback_pb2 as pb
@@ -23,8 +28,12 @@ from services.media.testfilm import read_frame_number
 from services.page import bootstrap as page
 from services.page.model import SECURITY
 from services.playback.bootstrap import build as build_playback
+from services.playback.readers import Readers
+from services.runtime.app import Context, ServiceApp, running
+from services.runtime.clock import SystemClock
 from services.runtime.keys import open_keys
 from services.runtime.testing import bearer, serving, settings_in, user_token
+from tests.support.long_title import LongTitle
 from tests.support.published import Film, Publisher
 from tests.support.watching import FILM, VIEWER, Plans, accounts, start
 
@@ -187,6 +196,99 @@ async def test_an_ended_playback_serves_nothing_more(gate: Gate) -> None:
     await gate.stub.EndPlayback(pb.EndPlaybackRequest(lease_token=gate.token))
     got = await gate.fetch(f"{gate.base}/segments/h264-360/1.m4s")
     assert (got.status, b"LEASE_ENDED" in got.body) == (400, True)
+
+
+class Held:
+    """A stub whose streams stop at their twentieth message until they are let go."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self.held = self.moved = 0
+        self.go = asyncio.Event()
+
+    def stub(self, _: object) -> Held:
+        return self
+
+    async def Play(self, request: pb.PlayRequest) -> AsyncIterator[pb.PlayResponse]:  # noqa: N802
+        count = 0
+        self.moved += request.HasField("resume")
+        async for message in self._stub.Play(request):
+            yield message
+            count += 1
+            if count == 20 and not request.HasField("resume"):
+                self.held += 1
+                await self.go.wait()
+
+
+async def test_a_viewer_of_a_node_that_goes_down_gets_every_byte_from_another(
+    tmp_path: Path, film: Film
+) -> None:
+    settings, port = settings_in(tmp_path), _free_port("127.0.0.1", 0)
+    jwks = open_keys(settings.keys_folder).jwks_path
+    gateway = Gateway(
+        tmp_path / "gateway", bind="127.0.0.1", port=port, jwks=jwks, log_path=tmp_path / "gateway.log"
+    )
+    await gateway.child.start()
+    plans = Plans(limits={VIEWER: 9})
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(gateway.child.stop)
+        core = await stack.enter_async_context(
+            serving(
+                tmp_path,
+                settings=settings,
+                clock=SystemClock(),
+                catalog=build_catalog,
+                billing=plans.build,
+                identity=accounts,
+            )
+        )
+
+        async def playback(ctx: Context) -> ServiceApp:
+            """Playback on the database of the first process, as nodes share one at scale."""
+            return await build_playback(replace(ctx, _databases=core.context._databases))
+
+        there = dict.fromkeys(("catalog", "billing", "identity", "history"), core.address)
+        beside = settings_in(tmp_path, endpoints=there, drain_s=2.5, grace_s=10)
+        nodes = [AsyncExitStack(), AsyncExitStack()]
+        watched: list[Readers] = []
+        addresses = []
+        for node in nodes:
+            stack.push_async_callback(node.aclose)
+            process = await node.enter_async_context(running(beside, {"playback": playback}))
+            addresses.append(process.address)
+            watched.append(process.apps[0].leave.__self__)  # type: ignore[attr-defined]
+        gateway.set_endpoints({"playback": addresses, "catalog": [core.address]})
+        title = await LongTitle(segment_count=60, video_bytes=400_000, audio_bytes=1000).publish(core, film)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = PlaybackServiceStub(channel)
+            metadata = bearer(user_token(core, VIEWER, "viewer"))
+            tokens = [(await _started(stub, title, metadata)).lease.token for _ in range(4)]
+            held = Held(stub)
+            viewers = [
+                Stream(token=token, duration=Duration(), until=None, sink=io.BytesIO()) for token in tokens
+            ]
+            reads = [
+                asyncio.create_task(viewer.read(cast(Kino, held), pb.PlayRequest(lease_token=viewer.token)))
+                for viewer in viewers
+            ]
+            await eventually(lambda: held.held == len(viewers))
+            gone = next(index for index, readers in enumerate(watched) if readers._readers)
+            moved = len(watched[gone]._readers)
+            down = asyncio.create_task(nodes[gone].aclose())
+            await eventually(lambda: watched[gone].leaving)
+            held.go.set()
+            await asyncio.gather(down, *reads)
+    assert held.moved == moved
+    assert {viewer.media_bytes for viewer in viewers} == {60 * 401_000}
+    assert len({viewer.sink.getvalue() for viewer in viewers}) == 1  # type: ignore[union-attr]
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if holds():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came true")
 
 
 async def test_the_page_comes_compressed_cached_and_guarded(gate: Gate) -> None:

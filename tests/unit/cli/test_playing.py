@@ -13,14 +13,12 @@ from cli import playing
 from cli.client import Kino
 from cli.playing import receive, stream
 from kino.playback.v1 import playback_pb2
-from kino.playback.v1.resources_pb2 import TRACK_AUDIO, TRACK_VIDEO, MediaChunk, PlayEnd, StreamChoice
+from kino.playback.v1.resources_pb2 import TRACK_AUDIO, TRACK_VIDEO, MediaChunk, PlayEnd, StreamPosition
 from services.media.time import ticks_to_ns_up
 
 SEGMENTS = 4
 SIZES = {TRACK_VIDEO: 1_000, TRACK_AUDIO: 100}
-CHOICE = StreamChoice()
-CHOICE.timeline.timescale = 24_000
-CHOICE.timeline.segment_start_ticks.extend(120_120 * number for number in range(SEGMENTS))
+STARTS_NS = [ticks_to_ns_up(120_120 * number, 24_000) for number in range(SEGMENTS)]
 
 
 def content(track: Any, segment: int) -> bytes:
@@ -51,23 +49,32 @@ class Node:
             yield message
 
     def messages(self, request: playback_pb2.PlayRequest) -> list[playback_pb2.PlayResponse]:
-        starts = [ticks_to_ns_up(t, 24_000) for t in CHOICE.timeline.segment_start_ticks]
-        first = max(n for n, start in enumerate(starts) if start <= request.offset.ToNanoseconds())
+        resume = request.resume
+        at_ns = request.offset.ToNanoseconds()
+        first = max(n for n, start in enumerate(STARTS_NS) if start <= at_ns)
+        if request.HasField("resume"):
+            first = resume.segment_number
         until = first + request.segment_count if request.segment_count else SEGMENTS
         header = playback_pb2.PlayResponse()
         header.header.segment_number = first
         header.header.combined_init = b"init"
+        header.header.video.rendition_id = "h264-360"
+        header.header.offset.FromNanoseconds(at_ns)
         header.header.audio.SetInParent()
         media = [
             playback_pb2.PlayResponse(media=piece)
             for segment in range(first, until)
             for track in (TRACK_VIDEO, TRACK_AUDIO)
-            for piece in self.pieces(track, segment)
+            for piece in self.pieces(track, segment, resume)
         ]
-        return [header, *media, playback_pb2.PlayResponse(end=PlayEnd())]
+        head = [] if request.HasField("resume") else [header]
+        return [*head, *media, playback_pb2.PlayResponse(end=PlayEnd())]
 
-    def pieces(self, track: Any, segment: int) -> list[MediaChunk]:
-        data, step = content(track, segment), self.piece_bytes
+    def pieces(self, track: Any, segment: int, resume: StreamPosition) -> list[MediaChunk]:
+        data, step, start = content(track, segment), self.piece_bytes, 0
+        if (segment, track) <= (resume.segment_number, resume.track):
+            same = (segment, track) == (resume.segment_number, resume.track)
+            start = resume.offset_bytes if same else len(data)
         return [
             MediaChunk(
                 track=track,
@@ -76,7 +83,7 @@ class Node:
                 data=data[at : at + step],
                 last=at + step >= len(data),
             )
-            for at in range(0, len(data), step)
+            for at in range(start, len(data), step)
         ]
 
 
@@ -104,26 +111,37 @@ async def test_a_stream_that_is_lost_anywhere_comes_whole_and_once(
     count = min(count, SEGMENTS - first)
     node = Node(cuts, piece_bytes, *lost)
     request = playback_pb2.PlayRequest(segment_count=count)
-    request.offset.FromNanoseconds(ticks_to_ns_up(CHOICE.timeline.segment_start_ticks[first], 24_000))
+    request.offset.FromNanoseconds(STARTS_NS[first])
 
-    got = await receive(cast(Kino, node), request, CHOICE)
+    got = await receive(cast(Kino, node), request)
 
     wanted = range(first, first + count if count else SEGMENTS)
     assert got.data == b"init" + b"".join(content(t, n) for n in wanted for t in (TRACK_VIDEO, TRACK_AUDIO))
     assert got.end is not None
 
 
+async def test_a_node_that_goes_down_is_left_at_once_for_another() -> None:
+    node = Node([], 100, *LOSSES[0])
+    whole = node.messages(playback_pb2.PlayRequest())
+    moved = playback_pb2.PlayResponse(end=PlayEnd(reason=PlayEnd.REASON_MOVED))
+    answers = iter([[*whole[:7], moved]])
+    node.messages = lambda request: next(answers, None) or Node.messages(node, request)  # type: ignore[method-assign]
+    got = await receive(cast(Kino, node), playback_pb2.PlayRequest())
+    assert got.data == b"init" + b"".join(message.media.data for message in whole)
+    assert got.end == PlayEnd()
+
+
 async def test_a_refusal_is_no_loss() -> None:
     node = Node([3], 100, grpc.StatusCode.PERMISSION_DENIED, "the lease was ended")
     with pytest.raises(grpc.aio.AioRpcError):
-        await receive(cast(Kino, node), playback_pb2.PlayRequest(), CHOICE)
+        await receive(cast(Kino, node), playback_pb2.PlayRequest())
     assert len(node.requests) == 1
 
 
 async def test_a_stream_that_brings_nothing_new_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playing, "_TRIES", 3)
-    node = Node([5, *[2] * 10], 100, grpc.StatusCode.UNAVAILABLE, "")
+    node = Node([5, *[0] * 10], 100, grpc.StatusCode.UNAVAILABLE, "")
     with pytest.raises(grpc.aio.AioRpcError):
-        async for _ in stream(cast(Kino, node), playback_pb2.PlayRequest(), CHOICE):
+        async for _ in stream(cast(Kino, node), playback_pb2.PlayRequest()):
             pass
     assert len(node.requests) == 1 + 3

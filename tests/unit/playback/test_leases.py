@@ -40,6 +40,12 @@ class MemoryLeases:
         self.rows[name] = Lease(**{**vars(self.rows[name]), "expire_time": expire_time})
         return LeaseState.LIVE
 
+    async def state(self, name: str, now: datetime) -> LeaseState:
+        self._reach()
+        if name in self.ends:
+            return LeaseState.ENDED
+        return LeaseState.LIVE if self.rows[name].expire_time > now else LeaseState.LOST
+
     async def end(self, name: str, now: datetime) -> None:
         self._reach()
         self.ends.setdefault(name, now)
@@ -168,3 +174,13 @@ async def test_starts_are_refused_while_the_database_is_down(node: Node) -> None
     node.store.down = True
     with pytest.raises(DatabaseUnavailable):
         await node.started()
+
+
+async def test_looking_at_a_lease_does_not_renew_it(node: Node) -> None:
+    lease = await node.started()
+    node.clock.advance(30)
+    await node.leases.look(lease)
+    assert node.store.rows[lease.name].expire_time == lease.expire_time
+    node.clock.advance(30)
+    with pytest.raises(LeaseLost):
+        await node.leases.look(lease)

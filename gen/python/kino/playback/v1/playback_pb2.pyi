@@ -111,6 +111,7 @@ class PlayRequest(_message.Message):
     MAX_HEIGHT_FIELD_NUMBER: _builtins.int
     AUDIO_RENDITION_ID_FIELD_NUMBER: _builtins.int
     SEGMENT_COUNT_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.str
     """Required. `Lease.token` of `StartPlayback`."""
     video_codec: _media_pb2.VideoCodec.ValueType
@@ -127,6 +128,12 @@ class PlayRequest(_message.Message):
         where the profile last stopped.
         """
 
+    @_builtins.property
+    def resume(self) -> _resources_pb2.StreamPosition:
+        """Optional. The first byte that an earlier stream of this title lacks. The stream goes on with exactly that byte, in the
+        same rendition and without another header; `offset` is not looked at then.
+        """
+
     def __init__(
         self,
         *,
@@ -136,10 +143,11 @@ class PlayRequest(_message.Message):
         max_height: _builtins.int = ...,
         audio_rendition_id: _builtins.str = ...,
         segment_count: _builtins.int = ...,
+        resume: _resources_pb2.StreamPosition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_rendition_id", b"audio_rendition_id", "lease_token", b"lease_token", "max_height", b"max_height", "offset", b"offset", "segment_count", b"segment_count", "video_codec", b"video_codec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_rendition_id", b"audio_rendition_id", "lease_token", b"lease_token", "max_height", b"max_height", "offset", b"offset", "resume", b"resume", "segment_count", b"segment_count", "video_codec", b"video_codec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

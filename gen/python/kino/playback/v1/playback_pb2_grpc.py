@@ -97,7 +97,9 @@ class PlaybackServiceServicer:
         """Streams a title from an offset: a header, then media, each message naming its track; another header when the
         rendition changes; at last `end`. Where nothing is encoded yet at the offset, only `end` comes. Without an offset it
         starts where the profile last stopped. Reading renews the lease; when the lease is lost the stream ends with its typed
-        reason (`LEASE_LOST`, `LEASE_ENDED`). gRPC only: browsers read windows by `ReadSegments`.
+        reason (`LEASE_LOST`, `LEASE_ENDED`) within 60 s, also while its reader takes nothing. A stream that broke off, or that
+        ended because its node goes down (`REASON_MOVED`), goes on by `resume`. A lease carries a few streams at once, so that a
+        seek needn't wait for the end of the one before (`TOO_MANY_READS`). gRPC only: browsers read windows by `ReadSegments`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

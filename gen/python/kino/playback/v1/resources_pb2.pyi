@@ -265,6 +265,40 @@ class MediaChunk(_message.Message):
 Global___MediaChunk: _TypeAlias = MediaChunk  # noqa: Y015
 
 @_typing.final
+class StreamPosition(_message.Message):
+    """A byte in the order of a stream: what a client that was cut off lacks first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEO_RENDITION_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    video_rendition_id: _builtins.str
+    """Required. `PlayHeader.video.rendition_id` of the last header."""
+    segment_number: _builtins.int
+    """Required. `MediaChunk.segment_number` of the last chunk that arrived."""
+    track: Global___Track.ValueType
+    """Required. `MediaChunk.track` of that chunk."""
+    offset_bytes: _builtins.int
+    """Required. `MediaChunk.offset_bytes` of that chunk plus its length. The segment's length means the byte after it."""
+    def __init__(
+        self,
+        *,
+        video_rendition_id: _builtins.str = ...,
+        segment_number: _builtins.int = ...,
+        track: Global___Track.ValueType = ...,
+        offset_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset_bytes", b"offset_bytes", "segment_number", b"segment_number", "track", b"track", "video_rendition_id", b"video_rendition_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamPosition: _TypeAlias = StreamPosition  # noqa: Y015
+
+@_typing.final
 class PlayEnd(_message.Message):
     """Last message of a stream that ended in order."""
 
@@ -284,6 +318,8 @@ class PlayEnd(_message.Message):
         """The end of what is encoded so far is reached; start again there later."""
         REASON_END_OF_WINDOW: PlayEnd._Reason.ValueType  # 3
         """The wanted number of segments was sent."""
+        REASON_MOVED: PlayEnd._Reason.ValueType  # 4
+        """The node goes down: call `Play` again at once, with `PlayRequest.resume`. What is buffered lasts until then."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why a stream ended."""
@@ -296,6 +332,8 @@ class PlayEnd(_message.Message):
     """The end of what is encoded so far is reached; start again there later."""
     REASON_END_OF_WINDOW: PlayEnd.Reason.ValueType  # 3
     """The wanted number of segments was sent."""
+    REASON_MOVED: PlayEnd.Reason.ValueType  # 4
+    """The node goes down: call `Play` again at once, with `PlayRequest.resume`. What is buffered lasts until then."""
 
     REASON_FIELD_NUMBER: _builtins.int
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
@@ -303,7 +341,7 @@ class PlayEnd(_message.Message):
     """Why."""
     @_builtins.property
     def next_offset(self) -> _duration_pb2.Duration:
-        """Where a next `Play` should start. Not set at the end of the title."""
+        """Where a next `Play` should start. Not set at the end of the title, and with `REASON_MOVED`, which comes between any two chunks."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Lease, MediaChunk, PlayEnd, PlayHeader, StreamChoice } from "./resources_pb.js";
+import type { Lease, MediaChunk, PlayEnd, PlayHeader, StreamChoice, StreamPosition } from "./resources_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import type { VideoCodec } from "../../media/v1/media_pb.js";
 import type { HttpBodySchema } from "../../../google/api/httpbody_pb.js";
@@ -151,6 +151,14 @@ export declare type PlayRequest = Message<"kino.playback.v1.PlayRequest"> & {
    * @generated from field: int32 segment_count = 6;
    */
   segmentCount: number;
+
+  /**
+   * Optional. The first byte that an earlier stream of this title lacks. The stream goes on with exactly that byte, in the
+   * same rendition and without another header; `offset` is not looked at then.
+   *
+   * @generated from field: kino.playback.v1.StreamPosition resume = 7;
+   */
+  resume?: StreamPosition | undefined;
 };
 
 /**
@@ -469,7 +477,9 @@ export declare const PlaybackService: GenService<{
    * Streams a title from an offset: a header, then media, each message naming its track; another header when the
    * rendition changes; at last `end`. Where nothing is encoded yet at the offset, only `end` comes. Without an offset it
    * starts where the profile last stopped. Reading renews the lease; when the lease is lost the stream ends with its typed
-   * reason (`LEASE_LOST`, `LEASE_ENDED`). gRPC only: browsers read windows by `ReadSegments`.
+   * reason (`LEASE_LOST`, `LEASE_ENDED`) within 60 s, also while its reader takes nothing. A stream that broke off, or that
+   * ended because its node goes down (`REASON_MOVED`), goes on by `resume`. A lease carries a few streams at once, so that a
+   * seek needn't wait for the end of the one before (`TOO_MANY_READS`). gRPC only: browsers read windows by `ReadSegments`.
    *
    * @generated from rpc kino.playback.v1.PlaybackService.Play
    */

@@ -276,6 +276,47 @@ export declare type MediaChunk = Message<"kino.playback.v1.MediaChunk"> & {
 export declare const MediaChunkSchema: GenMessage<MediaChunk>;
 
 /**
+ * A byte in the order of a stream: what a client that was cut off lacks first.
+ *
+ * @generated from message kino.playback.v1.StreamPosition
+ */
+export declare type StreamPosition = Message<"kino.playback.v1.StreamPosition"> & {
+  /**
+   * Required. `PlayHeader.video.rendition_id` of the last header.
+   *
+   * @generated from field: string video_rendition_id = 1;
+   */
+  videoRenditionId: string;
+
+  /**
+   * Required. `MediaChunk.segment_number` of the last chunk that arrived.
+   *
+   * @generated from field: int32 segment_number = 2;
+   */
+  segmentNumber: number;
+
+  /**
+   * Required. `MediaChunk.track` of that chunk.
+   *
+   * @generated from field: kino.playback.v1.Track track = 3;
+   */
+  track: Track;
+
+  /**
+   * Required. `MediaChunk.offset_bytes` of that chunk plus its length. The segment's length means the byte after it.
+   *
+   * @generated from field: int64 offset_bytes = 4;
+   */
+  offsetBytes: bigint;
+};
+
+/**
+ * Describes the message kino.playback.v1.StreamPosition.
+ * Use `create(StreamPositionSchema)` to create a new message.
+ */
+export declare const StreamPositionSchema: GenMessage<StreamPosition>;
+
+/**
  * Last message of a stream that ended in order.
  *
  * @generated from message kino.playback.v1.PlayEnd
@@ -289,7 +330,7 @@ export declare type PlayEnd = Message<"kino.playback.v1.PlayEnd"> & {
   reason: PlayEnd_Reason;
 
   /**
-   * Where a next `Play` should start. Not set at the end of the title.
+   * Where a next `Play` should start. Not set at the end of the title, and with `REASON_MOVED`, which comes between any two chunks.
    *
    * @generated from field: google.protobuf.Duration next_offset = 2;
    */
@@ -335,6 +376,13 @@ export enum PlayEnd_Reason {
    * @generated from enum value: REASON_END_OF_WINDOW = 3;
    */
   END_OF_WINDOW = 3,
+
+  /**
+   * The node goes down: call `Play` again at once, with `PlayRequest.resume`. What is buffered lasts until then.
+   *
+   * @generated from enum value: REASON_MOVED = 4;
+   */
+  MOVED = 4,
 }
 
 /**
