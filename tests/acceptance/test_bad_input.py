@@ -12,7 +12,6 @@ from cli.client import Kino
 from cli.playing import end_playback, receive, start_playback
 from kino.identity.v1 import identity_pb2, identity_pb2_grpc
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc
-from kino.playback.v1.resources_pb2 import StreamChoice
 from kino.search.v1 import search_pb2, search_pb2_grpc
 from services.runtime.auth import TokenSigner
 from services.runtime.clock import ManualClock
@@ -92,7 +91,7 @@ async def test_an_expired_token_is_refused_and_a_forged_lease_too(stack: Stack, 
         request = identity_pb2.GetUserRequest(name=viewer.user)
         refused = await refusal(stub.GetUser(request, metadata=bearer(expired)))
         tampered = await refusal(stub.GetUser(request, metadata=bearer(expired[:-4] + "AAAA")))
-    forged = await refusal(receive(viewer, playback_pb2.PlayRequest(lease_token="A" * 120), StreamChoice()))
+    forged = await refusal(receive(viewer, playback_pb2.PlayRequest(lease_token="A" * 120)))
 
     assert refused[0] == tampered[0] == forged[0] == "UNAUTHENTICATED"
     assert refused[1] in ("TOKEN_EXPIRED", "TOKEN_INVALID")
