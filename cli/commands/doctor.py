@@ -10,7 +10,7 @@ import typer
 
 from cli.main import State, run
 from services.runtime.errors import FailedPrecondition
-from services.runtime.settings import load_settings
+from services.runtime.settings import Settings, load_settings
 
 
 class Unhealthy(FailedPrecondition):
@@ -22,6 +22,7 @@ class Unhealthy(FailedPrecondition):
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(doctor)
+    app.command()(settings)
 
 
 def doctor(
@@ -38,10 +39,10 @@ def doctor(
     from cli.doctor import examine
 
     state: State = context.obj
-    settings = load_settings(config, **({"data_dir": data_dir} if data_dir else {}))
+    chosen = load_settings(config, **({"data_dir": data_dir} if data_dir else {}))
 
     async def work() -> None:
-        findings = await examine(settings)
+        findings = await examine(chosen)
         if state.output.as_json:
             state.output.json([asdict(finding) for finding in findings])
         else:
@@ -54,3 +55,19 @@ def doctor(
             raise Unhealthy(f"Something is wrong: {', '.join(wrong)}.")
 
     run(work)
+
+
+def settings(context: typer.Context) -> None:
+    """List everything that can be set, by the environment or in `kino.toml`.
+
+    \b
+    kino settings
+    KINO_CONFIG=/etc/kino/kino.toml kino doctor
+    """
+    state: State = context.obj
+    rows = Settings.describe()
+    if state.output.as_json:
+        names = ("variable", "type", "default", "meaning")
+        state.output.json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        state.output.table(("variable", "type", "default", "meaning"), rows)
