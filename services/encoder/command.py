@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from services.encoder.model import AudioCodec, AudioRung, Chunk, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioCodec,
+    AudioRung,
+    Chunk,
+    PictureFormat,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.media.sandbox import INPUT_FLAGS, ffmpeg
+from services.media.time import run_lengths
+
+PROGRESSIVE = PictureFormat()
+#: Frames before a chunk that judge the fields of its first.
+FIELDS_CONTEXT = 3
+#: Code points of ITU-T H.273.
+BT709, UNSPECIFIED, BT2020 = 1, 2, 9
 
 
 def _global_flags() -> list[str]:
@@ -27,13 +42,14 @@ def _seconds(value: Fraction) -> str:
 
 
 def cut_point(chunk: Chunk, clock: SourceClock) -> Fraction | None:
-    """Where to cut, in seconds on the container's clock: half-way into the frame before the chunk.
+    """Where to cut, in seconds on the container's clock: half-way into the frame before the chunk's picture.
 
-    No rounding can move that past a frame. None for the first chunk.
+    No rounding can move that past a frame. None for the source's first picture.
     """
     if chunk.previous_frame_ticks == 0:
         return None
-    return clock.zero + Fraction(2 * chunk.start_ticks - chunk.previous_frame_ticks, 2 * chunk.timescale)
+    picture = chunk.start_ticks - chunk.held_ticks
+    return clock.zero + Fraction(2 * picture - chunk.previous_frame_ticks, 2 * chunk.timescale)
 
 
 def _video_input(chunk: Chunk, clock: SourceClock) -> list[str]:
@@ -51,27 +67,77 @@ def _video_input(chunk: Chunk, clock: SourceClock) -> list[str]:
 def _clock_filters(chunk: Chunk, clock: SourceClock) -> list[str]:
     """Filters that put the timeline's ticks on the frames."""
     first = chunk.start_ticks
+    pictures = chunk.pictures
+    if len(pictures) != chunk.frame_count:
+        # Pictures that the source holds are shown again; from the last on, so that numbers stay. The filter
+        # counts a frame before it compares, so that the first is its number 1.
+        again = [
+            f"loop=loop={times - 1}:size=1:start={number + 1}"
+            for number, times in reversed(list(enumerate(pictures)))
+            if times > 1
+        ]
+        return [*again, f"settb=1/{chunk.timescale}", f"setpts='{_ticks_by_number(chunk)}'"]
     if clock.time_base * chunk.timescale == 1:
         return [f"settb=1/{chunk.timescale}", f"setpts=PTS-({clock.first_pts})"]
     # The container's clock is too coarse for the rate, which is constant then: count instead.
     return [f"settb=1/{chunk.timescale}", f"setpts=N*{chunk.runs[0].duration_ticks}+{first}"]
 
 
-def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], *, interlaced: bool) -> str:
-    """One decode, fanned out to all rungs."""
-    shared = []
+def _ticks_by_number(chunk: Chunk) -> str:
+    """The tick of frame N as an expression: a sum over the runs of frames that last equally long."""
+    terms, first = [str(chunk.start_ticks)], 0
+    for run in run_lengths(chunk.durations):
+        terms.append(f"{run.duration_ticks}*clip(N-{first},0,{run.count})")
+        first += run.count
+    return "+".join(terms)
+
+
+def _cut_filters(chunk: Chunk, clock: SourceClock, picture: PictureFormat) -> list[str]:
+    """Filters that drop what a seek's run-up brings, and make interlaced pictures whole."""
     at = cut_point(chunk, clock)
-    if at is not None:
-        shared.append(f"trim=start={_seconds(at)}")
-    if interlaced:
-        # One picture for each frame, not for each field: the number of frames must stay.
-        shared.append("bwdif=mode=send_frame:deint=interlaced")
+    exact = [f"trim=start={_seconds(at)}"] if at is not None else []
+    if not picture.interlaced:
+        return exact
+    # One picture for each frame, not for each field: the number of frames must stay. Its fields are judged by
+    # those of the frames before, which therefore are dropped only after it.
+    early = [f"trim=start={_seconds(at - FIELDS_CONTEXT / clock.frame_rate)}"] if at is not None else []
+    return [*early, "bwdif=mode=send_frame:deint=interlaced", *exact]
+
+
+def _color_filters(picture: PictureFormat, rungs: Sequence[VideoRung]) -> list[str]:
+    """Filters that turn what only some screens show into BT.709, at the largest rung's size to be cheap."""
+    if not (picture.high_dynamic_range or picture.wide_gamut):
+        return []
+    # A source that names only some means the usual companions; said by frames, as the converter finds no way
+    # from options alone.
+    primaries = picture.color_primaries if picture.color_primaries != UNSPECIFIED else BT2020
+    transfer = picture.color_transfer if picture.color_transfer != UNSPECIFIED else BT709
+    matrix = picture.color_matrix if picture.color_matrix != UNSPECIFIED else BT2020
+    said = f"setparams=color_primaries={primaries}:color_trc={transfer}:colorspace={matrix}"
+    size = f"w={max(rung.width for rung in rungs)}:h={max(rung.height for rung in rungs)}"
+    end = "p=709:t=709:m=709:r=tv"
+    if not picture.high_dynamic_range:
+        return [said, f"zscale={size}:{end}"]
+    return [
+        said,
+        # Linear light; 100 cd/m² is what a screen of standard range shows as white.
+        f"zscale={size}:t=linear:npl=100,format=gbrpf32le",
+        "zscale=p=709",
+        # Leaves dark and middle tones as they are and rolls highlights off (hable makes all of them darker).
+        "tonemap=mobius:desat=0",
+        f"zscale={end},format=yuv420p",
+    ]
+
+
+def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], picture: PictureFormat) -> str:
+    """One decode, fanned out to all rungs."""
+    shared = [*_cut_filters(chunk, clock, picture), *_color_filters(picture, rungs)]
     shared += [*_clock_filters(chunk, clock), f"split={len(rungs)}"]
     outlets = "".join(f"[s{i}]" for i in range(len(rungs)))
     lines = [f"[0:{clock.stream_index}]{','.join(shared)}{outlets}"]
     for i, rung in enumerate(rungs):
-        # Square pixels and 8 bit 4:2:0 are what every decoder takes.
-        scale = f"scale={rung.width}:{rung.height}:flags=bicubic,setsar=1,format=yuv420p"
+        # Square pixels and 8 bit 4:2:0 of limited range are what every decoder takes.
+        scale = f"scale={rung.width}:{rung.height}:flags=bicubic:out_range=tv,setsar=1,format=yuv420p"
         lines.append(f"[s{i}]{scale}[v{i}]")
     return ";".join(lines)
 
@@ -194,7 +260,7 @@ def video_command(
     codec: VideoCodec,
     rungs: Sequence[VideoRung],
     *,
-    interlaced: bool = False,
+    picture: PictureFormat = PROGRESSIVE,
 ) -> list[str]:
     """Encodes one chunk in all rungs of a codec, decoding it once; rung k goes to the file `k.mp4`.
 
@@ -204,7 +270,7 @@ def video_command(
     argv += _video_input(chunk, clock)
     # The graph has one thread as well.
     argv += ["-filter_complex_threads", "1"]
-    argv += ["-filter_complex", _graph(chunk, clock, rungs, interlaced=interlaced)]
+    argv += ["-filter_complex", _graph(chunk, clock, rungs, picture)]
     for index, rung in enumerate(rungs):
         argv += _video_output(index, rung, chunk, clock, codec, f"{index}.mp4")
     return argv

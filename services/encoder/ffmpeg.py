@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.encoder.command import audio_command, video_command
+from services.encoder.command import PROGRESSIVE, audio_command, video_command
 from services.encoder.model import (
     AudioRung,
     Chunk,
+    PictureFormat,
     Rendition,
     Segment,
     SoundSpan,
@@ -26,9 +27,11 @@ from services.media.errors import PackagingMismatch
 
 #: Encoded chunks larger than this are none.
 MAX_ENCODED_BYTES = 512 << 20
+#: The longest time without a new frame: key frames may lie so far apart that thousands are decoded before.
+STALL_S = 110
 #: How far beyond its end sound is encoded where it goes on: many times what any encoder looks ahead.
 GOES_ON_SECONDS = 1
-ENCODE_LIMITS = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES)
+ENCODE_LIMITS = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES, stall_s=STALL_S)
 
 
 def _unheard(share: float) -> None:
@@ -55,11 +58,11 @@ class FfmpegEngine:
         codec: VideoCodec,
         rungs: Sequence[VideoRung],
         *,
-        interlaced: bool = False,
+        picture: PictureFormat = PROGRESSIVE,
         report: Callable[[float], None] = _unheard,
     ) -> tuple[list[Rendition], str]:
         """One segment in each rung, and the command that made them, quoted for a shell."""
-        argv = video_command(chunk, clock, codec, rungs, interlaced=interlaced)
+        argv = video_command(chunk, clock, codec, rungs, picture=picture)
         with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=self.scratch_root) as scratch:
             folder = Path(scratch)
             command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=self.limits)

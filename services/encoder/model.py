@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from services.media.cmaf import Fragment
-from services.media.time import FrameRun
+from services.media.time import FrameRun, Timeline
 
 #: The longest stretch that a player has to decode and drop before the frame it wants.
 SYNC_SECONDS = 2
@@ -58,6 +58,26 @@ class SourceClock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureFormat:
+    """What of the source's pictures decides how they are treated; colours by ITU-T H.273."""
+
+    interlaced: bool = False
+    color_primaries: int = 2
+    color_transfer: int = 2
+    color_matrix: int = 2
+
+    @property
+    def high_dynamic_range(self) -> bool:
+        """Whether it is PQ (16) or HLG (18)."""
+        return self.color_transfer in (16, 18)
+
+    @property
+    def wide_gamut(self) -> bool:
+        """Whether its primaries are those of BT.2020 (9) or P3 (11, 12)."""
+        return self.color_primaries in (9, 11, 12)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chunk:
     """A stretch of the timeline that becomes one segment."""
 
@@ -65,15 +85,22 @@ class Chunk:
     start_ticks: int
     timescale: int
     runs: tuple[FrameRun, ...]
-    #: How long the frame before it lasts; 0 for the first chunk.
+    #: How long the frame before the picture that it begins with lasts; 0 when that is the source's first.
     previous_frame_ticks: int
     #: The constant decode delay of the title's reordering codecs, in ticks.
     decode_delay_ticks: int
+    #: How long the source has been holding the picture that it begins with.
+    held_ticks: int = 0
 
     @property
     def frame_count(self) -> int:
         """How many frames it has."""
         return sum(run.count for run in self.runs)
+
+    @property
+    def pictures(self) -> list[int]:
+        """How often each of the source's pictures is shown in it, in order."""
+        return Timeline(timescale=self.timescale, runs=self.runs).pictures(0, self.frame_count)
 
     @property
     def durations(self) -> list[int]:

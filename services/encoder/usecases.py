@@ -12,6 +12,7 @@ from typing import Protocol
 from services.encoder.model import (
     AudioRung,
     Chunk,
+    PictureFormat,
     Rendition,
     Segment,
     SoundSpan,
@@ -67,7 +68,7 @@ class Engine(Protocol):
         codec: VideoCodec,
         rungs: Sequence[VideoRung],
         *,
-        interlaced: bool,
+        picture: PictureFormat,
         report: Report,
     ) -> tuple[list[Rendition], str]:
         """One segment in each rung, and the command that made them."""
@@ -100,13 +101,13 @@ class Encoder:
         rungs: Sequence[VideoRung],
         output: Output,
         *,
-        interlaced: bool,
+        picture: PictureFormat,
         report: Report,
     ) -> tuple[list[StoredRendition], str]:
         """Encodes one chunk in all rungs and stores the segments; also the command, quoted for a shell."""
         async with source_file(self._objects, source_key) as source:
             made, command = await self._engine.video(
-                source, chunk, clock, codec, rungs, interlaced=interlaced, report=report
+                source, chunk, clock, codec, rungs, picture=picture, report=report
             )
         return [await self._store(rendition, output) for rendition in made], command
 

@@ -11,6 +11,7 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
+    PictureFormat,
     Segment,
     SoundSpan,
     SourceClock,
@@ -19,8 +20,7 @@ from services.encoder.model import (
 )
 from services.encoder.usecases import StoredRendition, StoredSegment
 from services.media.containers import run_up_seconds
-from services.media.messages import fraction_of
-from services.media.time import FrameRun
+from services.media.messages import fraction_of, frame_runs_of
 from services.runtime.errors import InvalidArgument
 
 VIDEO_CODECS = {media.VIDEO_CODEC_H264: VideoCodec.H264, media.VIDEO_CODEC_AV1: VideoCodec.AV1}
@@ -30,13 +30,25 @@ AUDIO_CODECS = {media.AUDIO_CODEC_AAC: AudioCodec.AAC, media.AUDIO_CODEC_OPUS: A
 def clock_of(report: preprocessor.SourceReport) -> SourceClock:
     """The source's clock against the timeline."""
     video = report.video
+    tick = fraction_of(video.time_base, "report.video.time_base")
     return SourceClock(
         stream_index=video.stream_index,
-        time_base=fraction_of(video.time_base, "report.video.time_base"),
+        time_base=tick,
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
         frame_rate=fraction_of(video.frame_rate, "report.video.frame_rate"),
-        run_up_seconds=run_up_seconds(report.container),
+        run_up_seconds=run_up_seconds(report.container, float(video.longest_key_distance_ticks * tick)),
+    )
+
+
+def picture_of(report: preprocessor.SourceReport) -> PictureFormat:
+    """What decides how the source's pictures are treated."""
+    video = report.video
+    return PictureFormat(
+        interlaced=video.interlaced,
+        color_primaries=video.color_primaries,
+        color_transfer=video.color_transfer,
+        color_matrix=video.color_matrix,
     )
 
 
@@ -46,9 +58,10 @@ def chunk_of(task: encoder.EncodeVideoTask) -> Chunk:
         number=task.chunk.number,
         start_ticks=task.chunk.start_ticks,
         timescale=task.timescale,
-        runs=tuple(FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in task.frame_runs),
+        runs=frame_runs_of(task.frame_runs),
         previous_frame_ticks=task.previous_frame_duration_ticks,
         decode_delay_ticks=task.report.video.decode_delay_ticks,
+        held_ticks=task.held_ticks,
     )
     if (chunk.frame_count, chunk.duration_ticks) != (task.chunk.frame_count, task.chunk.duration_ticks):
         raise InvalidArgument("frame_runs", "do not add up to the chunk")

@@ -33,7 +33,7 @@ class EncodeTasks:
             wire.video_codec_of(spec),
             wire.video_rungs_of(spec),
             Output(prefix=spec.output_prefix, attempt=task.fence),
-            interlaced=spec.report.video.interlaced,
+            picture=wire.picture_of(spec.report),
             report=reporter.progress,
         )
         return encoder.EncodeVideoResult(

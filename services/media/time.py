@@ -36,6 +36,8 @@ class FrameRun:
 
     count: int
     duration_ticks: int
+    #: Whether they show the picture of the frame before the run again.
+    held: bool = False
 
     def __post_init__(self) -> None:
         if self.count <= 0 or self.duration_ticks <= 0:
@@ -153,8 +155,29 @@ class Timeline:
         for first, run in zip(self._starts[0], self.runs, strict=False):
             count = min(stop, first + run.count) - max(start, first)
             if count > 0:
-                found.append(FrameRun(count=count, duration_ticks=run.duration_ticks))
+                found.append(FrameRun(count=count, duration_ticks=run.duration_ticks, held=run.held))
         return tuple(found)
+
+    def picture_frame(self, frame: int) -> int:
+        """The frame with which the picture on show in `frame` begins; `frame` itself unless it is held."""
+        run = bisect_right(self._starts[0], frame) - 1
+        if not self.runs[run].held:
+            return frame
+        while self.runs[run].held:
+            run -= 1
+        return self._starts[0][run + 1] - 1
+
+    def pictures(self, start: int, stop: int) -> list[int]:
+        """How often each picture on show in `start` ≤ frame < `stop` is shown there, in order."""
+        shown: list[int] = []
+        for run in self.part(start, stop):
+            if not run.held:
+                shown += [1] * run.count
+            elif shown:
+                shown[-1] += run.count
+            else:
+                shown.append(run.count)
+        return shown
 
     def reorder_ticks(self, frames: int) -> int:
         """The longest time that `frames` consecutive frames last: a decode delay that always suffices."""
@@ -162,6 +185,30 @@ class Timeline:
         starts.append(self.duration_ticks)
         last = len(starts) - 1
         return max((starts[min(i + frames, last)] - at for i, at in enumerate(starts)), default=0)
+
+
+def split_evenly(ticks: int, parts: int) -> list[int]:
+    """`parts` whole numbers of ticks that differ by one at most and add up to `ticks`, longest first."""
+    each, rest = divmod(ticks, parts)
+    return [each + 1] * rest + [each] * (parts - rest)
+
+
+def with_held_frames(timeline: Timeline, longest_ticks: int) -> Timeline:
+    """The same pictures, those that stand for longer than `longest_ticks` shown again and again."""
+    runs: list[FrameRun] = []
+    for run in timeline.runs:
+        parts = -(-run.duration_ticks // longest_ticks)
+        if parts == 1:
+            runs.append(run)
+            continue
+        first, *again = split_evenly(run.duration_ticks, parts)
+        held = [
+            FrameRun(count=one.count, duration_ticks=one.duration_ticks, held=True)
+            for one in run_lengths(again)
+        ]
+        one = [FrameRun(count=1, duration_ticks=first, held=run.held), *held]
+        runs += one * run.count
+    return Timeline(timescale=timeline.timescale, runs=tuple(runs))
 
 
 def segment_of(starts: Sequence[int], ticks: int | Fraction) -> int:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -39,9 +39,9 @@ class _Frame:
     score: float
 
 
-def with_context(window: Window) -> Window:
-    """The window and the frame before it, without which its first frames could not be judged."""
-    start = max(window.start_frame - 1, 0)
+def with_context(timeline: Timeline, window: Window) -> Window:
+    """The window and the picture before it, without which its first frames could not be judged."""
+    start = timeline.picture_frame(max(window.start_frame - 1, 0))
     return Window(start_frame=start, frame_count=window.end_frame - start)
 
 
@@ -56,7 +56,7 @@ def _input(report: SourceReport, timeline: Timeline, window: Window) -> list[str
     if window.start_frame > 0:
         # A seek counts from the container's start. It takes a run-up, and the graph drops what is too early.
         start = _cut_point(report, timeline, window) - Fraction(report.video.container_start_us, 1_000_000)
-        start -= run_up_seconds(report.container)
+        start -= run_up_seconds(report.container, report.video.longest_key_distance_s)
         argv += ["-noaccurate_seek", "-ss", f"{float(max(start, Fraction(0))):.6f}"]
     return [*argv, "-copyts", *sandbox.INPUT_FLAGS]
 
@@ -99,17 +99,23 @@ def _audio_chain(report: SourceReport, timeline: Timeline, window: Window) -> st
     return f"[0:{audio.stream_index}]{','.join(filters)}[a]"
 
 
+def _pictures(timeline: Timeline, window: Window) -> list[int]:
+    """The frames of the window that the source really has: held ones are those before them once more."""
+    shown = timeline.pictures(window.start_frame, window.end_frame)
+    return list(accumulate(shown[:-1], initial=window.start_frame))
+
+
 def analyze_command(report: SourceReport, timeline: Timeline, window: Window) -> list[str]:
     """Measures one window; what is found goes to `video.txt` and `audio.txt`, progress to standard output."""
     sound = _audio_chain(report, timeline, window)
-    seen = with_context(window)
+    seen = with_context(timeline, window)
     graph = [_video_chain(report, timeline, seen), *([sound] if sound else [])]
     argv = [sandbox.ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error"]
     argv += ["-progress", "pipe:1", "-stats_period", "0.5"]
     argv += _input(report, timeline, seen)
     argv += ["-filter_complex_threads", "1", "-filter_complex", ";".join(graph)]
     # Count frames, which no rounding can move, and never drop or repeat one.
-    argv += ["-map", "[v]", "-frames:v", str(seen.frame_count), "-fps_mode", "passthrough"]
+    argv += ["-map", "[v]", "-frames:v", str(len(_pictures(timeline, seen))), "-fps_mode", "passthrough"]
     argv += ["-f", "null", "-"]
     if sound:
         argv += ["-map", "[a]", "-f", "null", "-"]
@@ -184,14 +190,14 @@ def _features(
 
 def _check_frames(report: SourceReport, timeline: Timeline, window: Window, frames: Sequence[_Frame]) -> None:
     """Every decoded frame must be where the probe saw its packet, to the tick of the container's clock."""
-    if len(frames) != window.frame_count:
+    expected = _pictures(timeline, window)
+    if len(frames) != len(expected):
         raise SourceChanged(
-            problem=f"{len(frames)} of {window.frame_count} frames from frame {window.start_frame} on decode"
+            problem=f"{len(frames)} of {len(expected)} frames from frame {window.start_frame} on decode"
         )
     per_tick = Fraction(1, timeline.timescale) / report.video.time_base
     slack = 0 if report.video.time_base * timeline.timescale == 1 else 1
-    for index, frame in enumerate(frames):
-        number = window.start_frame + index
+    for number, frame in zip(expected, frames, strict=True):
         if abs(frame.pts - timeline.pts(number) * per_tick) > slack:
             raise SourceChanged(problem=f"frame {number} decodes at tick {frame.pts} of its track")
 
@@ -213,7 +219,7 @@ async def analyze(
             scratch=folder,
             limits=ANALYSIS_LIMITS,
         )
-        counter = sandbox.FrameCounter(with_context(window).frame_count, report_share)
+        counter = sandbox.FrameCounter(len(_pictures(timeline, with_context(timeline, window))), report_share)
         await sandbox.run(command, counter.feed)
         return await asyncio.to_thread(_read, folder, report, timeline, window)
 
@@ -224,13 +230,18 @@ def _read(folder: Path, report: SourceReport, timeline: Timeline, window: Window
         _Frame(pts, values.get("lavfi.scd.mafd", 0.0), values.get("lavfi.scd.score", 0.0))
         for pts, values in _records(video)
     ]
-    seen = with_context(window)
-    frames = frames[: seen.frame_count]
+    seen = with_context(timeline, window)
+    numbers = _pictures(timeline, seen)
+    frames = frames[: len(numbers)]
     _check_frames(report, timeline, seen, frames)
     found = shots([(frame.difference, frame.score) for frame in frames])
-    cuts = [seen.start_frame + index for index in found]
+    cuts = [numbers[index] for index in found]
     loudness = _loudness(folder / "audio.txt")
-    motion = [frame.difference for frame in frames[window.start_frame - seen.start_frame :]]
+    # A picture that is held doesn't move.
+    motion = [0.0] * window.frame_count
+    for number, frame in zip(numbers, frames, strict=True):
+        if number >= window.start_frame:
+            motion[number - window.start_frame] = frame.difference
     return Analysis(
         shot_change_frames=tuple(cuts), features=_features(timeline, window, motion, cuts, loudness)
     )

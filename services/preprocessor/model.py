@@ -34,6 +34,23 @@ class SourceVideo:
     container_start_us: int
     #: The longest that two consecutive frames last, in ticks of the timeline.
     decode_delay_ticks: int
+    #: Colours by ITU-T H.273; 2 where the source doesn't say.
+    color_primaries: int = 2
+    color_transfer: int = 2
+    color_matrix: int = 2
+    full_range: bool = False
+    #: In ticks of `time_base`.
+    longest_key_distance_ticks: int = 0
+
+    @property
+    def longest_key_distance_s(self) -> float:
+        """The longest way from a key frame to the next, in seconds."""
+        return float(self.longest_key_distance_ticks * self.time_base)
+
+    @property
+    def high_dynamic_range(self) -> bool:
+        """Whether it is PQ (16) or HLG (18)."""
+        return self.color_transfer in (16, 18)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +66,38 @@ class SourceAudio:
     default: bool
 
 
+class TreatmentKind(enum.Enum):
+    """What is done to a source; see `Treatment.Kind` in the contract."""
+
+    ROTATE = 1
+    SQUARE_PIXELS = 2
+    DEINTERLACE = 3
+    TONE_MAP = 4
+    CONVERT_COLOR = 5
+    CONVERT_SAMPLES = 6
+    SCALE = 7
+    KEEP_VARIABLE_RATE = 8
+    HOLD_PICTURE = 9
+    EXTEND_PICTURE = 10
+    PAD_SOUND = 11
+    CUT_SOUND = 12
+    DOWNMIX = 13
+    DROP_TRACK = 14
+    NO_SOUND = 15
+    DECODE_FROM_FAR = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """Something that is done to a source because of what it is."""
+
+    kind: TreatmentKind
+    #: A sentence with the figures.
+    reason: str
+    #: -1 where it concerns no single stream.
+    stream_index: int = -1
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceReport:
     """What a source is and what will be done with it."""
@@ -57,8 +106,8 @@ class SourceReport:
     duration_ns: int
     video: SourceVideo
     audios: tuple[SourceAudio, ...]
-    #: What will be done and why, a sentence each.
-    treatments: tuple[str, ...]
+    #: What will be done and why.
+    treatments: tuple[Treatment, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

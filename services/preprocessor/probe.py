@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from services.media import sandbox
 from services.media.child import SOURCE_FD
-from services.media.containers import COARSE, FORMATS, run_up_seconds
+from services.media.containers import COARSE, FORMATS
 from services.media.errors import (
     EncoderFailed,
     EncoderStalled,
@@ -21,14 +23,16 @@ from services.media.errors import (
     SourceTruncated,
     SourceUnsupported,
 )
-from services.media.time import FrameRun, Timeline, ticks_to_ns_up
+from services.media.time import FrameRun, Timeline, ticks_to_ns_up, with_held_frames
 from services.preprocessor.model import Probe, SourceAudio, SourceReport, SourceVideo
-from services.preprocessor.plan import LIMIT_SECONDS
 from services.preprocessor.sniff import sniff
+from services.preprocessor.treatments import Lengths, treatments
 
 CHILD = str(Path(__file__).with_name("probe_child.py"))
 SMALLEST_SIDE, LARGEST_SIDE = 16, 8192
 MAX_FPS = 240
+#: The longest title.
+MOST_SECONDS = 24 * 3600
 #: How many frames H.264 as encoded here reorders by.
 REORDERED_FRAMES = 2
 REFUSALS: dict[str, type[MediaError]] = {
@@ -47,10 +51,10 @@ PROBE_LIMITS = sandbox.Limits(
 
 
 async def _facts(path: Path, *, deep: bool) -> dict[str, Any]:
-    run_ups = {name: run_up_seconds(name) for name in ("", *sorted(COARSE))} if deep else None
+    coarse = sorted(COARSE) if deep else None
     command = sandbox.Command(
         # Isolated, and no compiled files: the child can neither import nor write anything of ours.
-        argv=[sys.executable, "-I", "-B", CHILD, str(SOURCE_FD), ",".join(FORMATS), json.dumps(run_ups)],
+        argv=[sys.executable, "-I", "-B", CHILD, str(SOURCE_FD), ",".join(FORMATS), json.dumps(coarse)],
         source=path,
         read=[Path(CHILD), Path(sys.prefix), Path(sys.base_prefix)],
         limits=PROBE_LIMITS,
@@ -104,9 +108,6 @@ def _check(facts: dict[str, Any], timeline: Timeline) -> None:
         or max(width, height, facts["width"], facts["height"]) > LARGEST_SIDE
     ):
         raise SourceUnsupported(problem=f"its picture is {width}x{height}")
-    longest = max(run.duration_ticks for run in timeline.runs)
-    if longest > LIMIT_SECONDS * timeline.timescale:
-        raise SourceUnsupported(problem=f"a single picture stands for {longest / timeline.timescale:.1f} s")
     if Fraction(timeline.frame_count * timeline.timescale, timeline.duration_ticks) > MAX_FPS:
         raise SourceUnsupported(problem=f"it has more than {MAX_FPS} frames a second")
     if facts["first_decoded_pts"] != facts["first_pts"]:
@@ -115,43 +116,13 @@ def _check(facts: dict[str, Any], timeline: Timeline) -> None:
         )
 
 
-def _treatments(video: SourceVideo, audios: Sequence[SourceAudio]) -> tuple[str, ...]:
-    said = []
-    if video.rotation_degrees:
-        said.append(
-            f"The picture is turned clockwise by {video.rotation_degrees} degrees, as the file asks for."
-        )
-    coded = {video.width, video.height}
-    if {video.display_width, video.display_height} != coded:
-        said.append(f"Pixels are made square: {video.display_width}x{video.display_height}.")
-    if video.interlaced:
-        said.append("Interlaced pictures are made whole, one for each frame.")
-    if video.variable_frame_rate:
-        said.append("Frames last differently long; every one keeps its own time.")
-    if not video.pixel_format.startswith(("yuv420p", "yuvj420p", "nv12")) or "10" in video.pixel_format:
-        said.append(f"Pictures are turned from {video.pixel_format} into 8-bit 4:2:0.")
-    if not audios:
-        said.append("There is no sound.")
-    said += [
-        f"Sound track {audio.stream_index} is mixed from {audio.channel_count} channels to stereo."
-        for audio in audios
-        if audio.channel_count > 2
-    ]
-    return tuple(said)
-
-
-def _report(facts: dict[str, Any], timeline: Timeline | None) -> SourceReport:
+def _video(facts: dict[str, Any], rate: Fraction | None, frame_count: int) -> SourceVideo:
+    """The picture track; `rate` is None where frames last differently long."""
     width, height = _display_size(facts)
-    average = _rational(facts["average_rate"]) or _rational(facts["base_rate"])
-    constant = timeline.constant_rate if timeline else average
-    if timeline is not None and not average:
-        average = Fraction(timeline.frame_count * timeline.timescale, timeline.duration_ticks)
-    duration_ns = (
-        ticks_to_ns_up(timeline.duration_ticks, timeline.timescale)
-        if timeline
-        else facts["duration_us"] * 1000
-    )
-    video = SourceVideo(
+    nominal = rate or _rational(facts["average_rate"]) or _rational(facts["base_rate"])
+    if not nominal and frame_count:
+        nominal = Fraction(frame_count * 1_000_000, max(facts["duration_us"], 1))
+    return SourceVideo(
         stream_index=facts["stream_index"],
         codec=facts["codec"],
         width=facts["width"],
@@ -159,17 +130,25 @@ def _report(facts: dict[str, Any], timeline: Timeline | None) -> SourceReport:
         display_width=width,
         display_height=height,
         rotation_degrees=facts["rotation"],
-        frame_rate=(constant or average).limit_denominator(1_000_000),
-        variable_frame_rate=constant is None,
+        frame_rate=nominal.limit_denominator(1_000_000),
+        variable_frame_rate=rate is None,
         pixel_format=facts["pixel_format"],
-        interlaced=facts["interlaced"],
-        frame_count=timeline.frame_count if timeline else facts["announced_frames"],
+        interlaced=facts["interlaced"] or facts.get("interlaced_end", False),
+        frame_count=frame_count,
         time_base=_rational(facts["time_base"]),
-        first_pts=facts["first_pts"] if timeline else facts["first_decoded_pts"],
+        first_pts=facts.get("first_pts", facts["first_decoded_pts"]),
         container_start_us=facts["container_start_us"],
-        decode_delay_ticks=timeline.reorder_ticks(REORDERED_FRAMES) if timeline else 0,
+        decode_delay_ticks=0,
+        color_primaries=facts["primaries"],
+        color_transfer=facts["transfer"],
+        color_matrix=facts["matrix"],
+        full_range=bool(facts["full_range"]),
+        longest_key_distance_ticks=facts.get("key_distance", 0),
     )
-    audios = tuple(
+
+
+def _audios(facts: dict[str, Any]) -> tuple[SourceAudio, ...]:
+    return tuple(
         SourceAudio(
             stream_index=one["stream_index"],
             codec=one["codec"],
@@ -181,19 +160,49 @@ def _report(facts: dict[str, Any], timeline: Timeline | None) -> SourceReport:
         for one in facts["audios"]
         if one["sample_rate"] > 0 and one["channels"] > 0
     )
-    return SourceReport(
-        container=facts["container"],
-        duration_ns=duration_ns,
-        video=video,
-        audios=audios,
-        treatments=_treatments(video, audios),
+
+
+def _lengths(facts: dict[str, Any], timeline: Timeline) -> Lengths:
+    zero = facts["first_pts"] * _rational(facts["time_base"])
+    return Lengths(
+        picture_end=Fraction(timeline.duration_ticks, timeline.timescale),
+        longest_picture=Fraction(max(run.duration_ticks for run in timeline.runs), timeline.timescale),
+        sounds={
+            one["stream_index"]: (_rational(one["start"]) - zero, _rational(one["end"]) - zero)
+            for one in facts["audios"]
+            if one["start"] is not None
+        },
     )
+
+
+def presented(timeline: Timeline, hold: Fraction) -> Timeline:
+    """What is shown: the source's pictures, the last held for `hold` seconds more, none standing too long.
+
+    Raises `SourceUnsupported` when that comes to too many frames.
+    """
+    last = timeline.runs[-1].duration_ticks
+    more = math.ceil(hold * timeline.timescale / last)
+    if more:
+        held = FrameRun(count=more, duration_ticks=last, held=True)
+        timeline = Timeline(timescale=timeline.timescale, runs=(*timeline.runs, held))
+    if timeline.duration_ticks > MOST_SECONDS * timeline.timescale:
+        raise SourceUnsupported(problem=f"it lasts longer than {MOST_SECONDS // 3600} hours")
+    return with_held_frames(timeline, max(timeline.timescale // 2, 1))
 
 
 async def inspect(path: Path) -> SourceReport:
     """What a file is, from its headers and first frames; raises like `probe`."""
     sniff(path)
-    return _report(await _facts(path, deep=False), None)
+    facts = await _facts(path, deep=False)
+    rate = _rational(facts["average_rate"]) or _rational(facts["base_rate"]) or Fraction(1)
+    video, audios = _video(facts, rate, facts["announced_frames"]), _audios(facts)
+    return SourceReport(
+        container=facts["container"],
+        duration_ns=facts["duration_us"] * 1000,
+        video=video,
+        audios=audios,
+        treatments=treatments(video, audios, None),
+    )
 
 
 async def probe(path: Path) -> Probe:
@@ -210,6 +219,17 @@ async def probe(path: Path) -> Probe:
         FrameRun(count=count, duration_ticks=duration * tick.numerator) for count, duration in facts["runs"]
     ]
     rates = [_rational(facts["average_rate"]), _rational(facts["base_rate"]), *USUAL_RATES]
-    timeline = exact_timeline(tick.denominator, runs, rates)
-    _check(facts, timeline)
-    return Probe(report=_report(facts, timeline), timeline=timeline)
+    pictures = exact_timeline(tick.denominator, runs, rates)
+    _check(facts, pictures)
+    lengths = _lengths(facts, pictures)
+    timeline = presented(pictures, lengths.picture_hold)
+    video, audios = _video(facts, pictures.constant_rate, timeline.frame_count), _audios(facts)
+    video = replace(video, decode_delay_ticks=timeline.reorder_ticks(REORDERED_FRAMES))
+    report = SourceReport(
+        container=facts["container"],
+        duration_ns=ticks_to_ns_up(timeline.duration_ticks, timeline.timescale),
+        video=video,
+        audios=audios,
+        treatments=treatments(video, audios, lengths),
+    )
+    return Probe(report=report, timeline=timeline)

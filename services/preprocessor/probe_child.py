@@ -7,6 +7,7 @@ object: the facts, or `{"refused": REASON, "problem": …}`. It decides nothing 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 #: More frames than twelve hours at 120 a second.
@@ -57,15 +60,34 @@ def _video(container: InputContainer) -> VideoStream:
     raise Refused("SOURCE_HAS_NO_VIDEO", "")
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
-    """Every frame that is to be shown, in the file's order.
+@dataclass
+class Heard:
+    """When the sound of a track begins and ends, in seconds on the container's clock."""
+
+    start: Fraction | None = None
+    end: Fraction | None = None
+
+    def add(self, packet: Packet[Any]) -> None:
+        """Takes one more packet of the track."""
+        if packet.pts is not None and packet.time_base is not None:
+            start = packet.pts * packet.time_base
+            end = start + (packet.duration or 0) * packet.time_base
+            self.start = start if self.start is None else min(self.start, start)
+            self.end = end if self.end is None else max(self.end, end)
+
+
+def _packets(container: InputContainer, stream: VideoStream, sounds: dict[int, Heard]) -> Iterator[Shown]:
+    """Every frame that is to be shown, in the file's order; `sounds`, by stream, learn their times.
 
     What comes before the first key frame, and what leads it, can't be decoded and isn't shown.
     """
     first_key: int | None = None
     counted = 0
-    for packet in container.demux(stream):
+    for packet in container.demux([stream, *(container.streams[index] for index in sounds)]):
         if packet.size == 0:
+            continue
+        if packet.stream_index != stream.index:
+            sounds[packet.stream_index].add(packet)
             continue
         if packet.pts is None:
             raise Refused("SOURCE_UNSUPPORTED", "its pictures carry no presentation times")
@@ -80,17 +102,18 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
         yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe)
 
 
-def _check_end(
-    container: InputContainer, stream: VideoStream, frames: list[Shown], run_ups: dict[str, int]
-) -> None:
-    """Decodes the last group of pictures: a file whose end is missing or broken shows it here."""
+def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown], seconds: int) -> bool:
+    """Decodes the last group of pictures: a file whose end is missing or broken shows it here.
+
+    Seeks run up by so many seconds. Whether a picture is interlaced.
+    """
     last_key = max(frame.pts for frame in frames if frame.key)
-    seconds = run_ups.get(container.format.name, run_ups[""])
     run_up = int(seconds / (stream.time_base or 1))
     container.seek(max(last_key - run_up, frames[0].pts), stream=stream, backward=True, any_frame=False)
-    last = None
+    last, interlaced = None, False
     try:
         for frame in container.decode(stream):
+            interlaced = interlaced or frame.interlaced_frame
             if frame.pts is not None:
                 last = frame.pts if last is None else max(last, frame.pts)
     except av.FFmpegError as error:
@@ -100,17 +123,20 @@ def _check_end(
         raise Refused(
             "SOURCE_TRUNCATED", f"its last frames do not decode: the last is at {last}, not {expected}"
         )
+    return interlaced
 
 
 def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
     """What only decoded frames say, and when the first one is shown."""
     container.seek(0, backward=True)
     rotation, interlaced, first, pixel_format = 0, False, None, None
+    colors: dict[str, int] = {}
     try:
         for number, frame in enumerate(container.decode(stream)):
             first = frame.pts if first is None else first
             pixel_format = pixel_format or frame.format.name
             rotation = frame.rotation if number == 0 else rotation
+            colors = colors or _colors(frame)
             interlaced = interlaced or frame.interlaced_frame
             if number >= HEAD_FRAMES:
                 break
@@ -124,6 +150,17 @@ def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
         "interlaced": interlaced,
         "first_decoded_pts": first,
         "pixel_format": pixel_format,
+        **colors,
+    }
+
+
+def _colors(frame: VideoFrame) -> dict[str, int]:
+    """What a frame says of its colours, by ITU-T H.273; FFmpeg's range 2 is the full one."""
+    return {
+        "primaries": int(frame.color_primaries),
+        "transfer": int(frame.color_trc),
+        "matrix": int(frame.colorspace),
+        "full_range": int(int(frame.color_range) == 2),
     }
 
 
@@ -143,6 +180,12 @@ def _audio(stream: Any) -> dict[str, Any]:
     }
 
 
+def _key_distance(frames: list[Shown]) -> int:
+    keys = [frame.pts for frame in frames if frame.key]
+    ends = [*keys[1:], frames[-1].pts + frames[-1].duration]
+    return max(end - key for key, end in zip(keys, ends, strict=True))
+
+
 def _runs(frames: list[Shown]) -> list[tuple[int, int]]:
     durations = [following.pts - one.pts for one, following in pairwise(frames)]
     if any(duration <= 0 for duration in durations):
@@ -153,8 +196,34 @@ def _runs(frames: list[Shown]) -> list[tuple[int, int]]:
     return [(sum(1 for _ in same), duration) for duration, same in groupby([*durations, last])]
 
 
-def read(source_fd: int, formats: str, run_ups: dict[str, int] | None) -> dict[str, Any]:
-    """The facts about the source; given the seconds that seeks run up, by container, also all its frames."""
+def _all_frames(
+    container: InputContainer, stream: VideoStream, coarse: list[str], audios: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Every frame of the pictures, and when each sound track begins and ends."""
+    sounds = {audio["stream_index"]: Heard() for audio in audios}
+    frames = sorted(_packets(container, stream, sounds), key=lambda frame: frame.pts)
+    if not frames:
+        raise Refused("SOURCE_TRUNCATED", "it announces pictures but holds none")
+    for audio in audios:
+        heard = sounds[audio["stream_index"]]
+        audio["start"], audio["end"] = (
+            _fraction(at) if at is not None else None for at in (heard.start, heard.end)
+        )
+    key_distance = _key_distance(frames)
+    seconds = 1
+    if container.format.name in coarse:
+        seconds = max(12, math.ceil(key_distance * (stream.time_base or 1)) + 2)
+    return {
+        "frame_count": len(frames),
+        "first_pts": frames[0].pts,
+        "runs": _runs(frames),
+        "key_distance": key_distance,
+        "interlaced_end": _check_end(container, stream, frames, seconds),
+    }
+
+
+def read(source_fd: int, formats: str, coarse: list[str] | None) -> dict[str, Any]:
+    """The facts about the source; also all its frames when told which containers have no index."""
     with _open(source_fd, formats) as container:
         stream = _video(container)
         context = stream.codec_context
@@ -175,13 +244,8 @@ def read(source_fd: int, formats: str, run_ups: dict[str, int] | None) -> dict[s
             "duration_us": container.duration or 0,
             "audios": [_audio(one) for one in container.streams.audio if one.codec_context is not None],
         }
-        if run_ups is not None:
-            frames = sorted(_packets(container, stream), key=lambda frame: frame.pts)
-            if not frames:
-                raise Refused("SOURCE_TRUNCATED", "it announces pictures but holds none")
-            facts["frame_count"], facts["first_pts"] = len(frames), frames[0].pts
-            facts["runs"] = _runs(frames)
-            _check_end(container, stream, frames, run_ups)
+        if coarse is not None:
+            facts |= _all_frames(container, stream, coarse, facts["audios"])
         return facts | _head(container, stream)
 
 

@@ -8,6 +8,7 @@ import grpc.aio
 
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceServicer
+from services.media.messages import timeline_of
 from services.media.sources import source_file
 from services.preprocessor import wire
 from services.preprocessor.highlights import rank_highlights
@@ -35,7 +36,7 @@ class PreprocessorServicer(PreprocessorServiceServicer):
 
     async def PlanWindows(self, request: api.PlanWindowsRequest, context: Context) -> api.PlanWindowsResponse:
         """See the contract."""
-        windows = plan_windows(wire.timeline_of(request.timeline))
+        windows = plan_windows(timeline_of(request.timeline))
         return api.PlanWindowsResponse(windows=map(wire.window_message, windows))
 
     async def PlanLadder(self, request: api.PlanLadderRequest, context: Context) -> api.PlanLadderResponse:

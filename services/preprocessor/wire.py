@@ -8,8 +8,8 @@ from fractions import Fraction
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
-from services.media.messages import fraction_of
-from services.media.time import FrameRun, Timeline
+from services.media.messages import fraction_of, frame_runs_message
+from services.media.time import Timeline
 from services.preprocessor.model import (
     Feature,
     Highlight,
@@ -19,6 +19,8 @@ from services.preprocessor.model import (
     SourceAudio,
     SourceReport,
     SourceVideo,
+    Treatment,
+    TreatmentKind,
     Window,
 )
 from services.runtime.errors import InvalidArgument
@@ -36,16 +38,7 @@ def rational_message(value: Fraction) -> media.Rational:
 
 def timeline_message(timeline: Timeline) -> media.Timeline:
     """All frames, without segment starts."""
-    runs = [media.FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in timeline.runs]
-    return media.Timeline(timescale=timeline.timescale, frame_runs=runs)
-
-
-def timeline_of(message: media.Timeline) -> Timeline:
-    """All frames; raises `InvalidArgument` when there are none."""
-    if not message.frame_runs or message.timescale <= 0:
-        raise InvalidArgument("timeline", "has no frames")
-    runs = tuple(FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in message.frame_runs)
-    return Timeline(timescale=message.timescale, runs=runs)
+    return media.Timeline(timescale=timeline.timescale, frame_runs=frame_runs_message(timeline.runs))
 
 
 def report_message(report: SourceReport) -> preprocessor.SourceReport:
@@ -71,6 +64,11 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
             first_pts=video.first_pts,
             container_start_us=video.container_start_us,
             decode_delay_ticks=video.decode_delay_ticks,
+            color_primaries=video.color_primaries,
+            color_transfer=video.color_transfer,
+            color_matrix=video.color_matrix,
+            full_range=video.full_range,
+            longest_key_distance_ticks=video.longest_key_distance_ticks,
         ),
         audios=[
             preprocessor.SourceAudio(
@@ -83,7 +81,8 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
             )
             for audio in report.audios
         ],
-        treatments=report.treatments,
+        treatments=[one.reason for one in report.treatments],
+        steps=[_treatment_message(one) for one in report.treatments],
     )
 
 
@@ -110,6 +109,11 @@ def report_of(message: preprocessor.SourceReport) -> SourceReport:
             first_pts=video.first_pts,
             container_start_us=video.container_start_us,
             decode_delay_ticks=video.decode_delay_ticks,
+            color_primaries=video.color_primaries,
+            color_transfer=video.color_transfer,
+            color_matrix=video.color_matrix,
+            full_range=video.full_range,
+            longest_key_distance_ticks=video.longest_key_distance_ticks,
         ),
         audios=tuple(
             SourceAudio(
@@ -122,8 +126,18 @@ def report_of(message: preprocessor.SourceReport) -> SourceReport:
             )
             for audio in message.audios
         ),
-        treatments=tuple(message.treatments),
+        treatments=tuple(_treatment_of(one) for one in message.steps),
     )
+
+
+def _treatment_message(treatment: Treatment) -> preprocessor.Treatment:
+    kind = preprocessor.Treatment.Kind.Value(f"KIND_{treatment.kind.name}")
+    return preprocessor.Treatment(kind=kind, reason=treatment.reason, stream_index=treatment.stream_index)
+
+
+def _treatment_of(message: preprocessor.Treatment) -> Treatment:
+    kind = TreatmentKind[preprocessor.Treatment.Kind.Name(message.kind).removeprefix("KIND_")]
+    return Treatment(kind=kind, reason=message.reason, stream_index=message.stream_index)
 
 
 def window_message(window: Window) -> api.Window:

@@ -9,6 +9,7 @@ from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from kino.scheduler.v1 import resources_pb2 as scheduler
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
+from services.media.messages import timeline_of
 from services.media.sources import source_file
 from services.media.work import Handler, Reporter
 from services.preprocessor import wire
@@ -41,7 +42,7 @@ class LookTasks:
     async def analyze(self, task: scheduler.Task, reporter: Reporter) -> preprocessor.AnalyzeResult:
         """Shots, features and chunks of one window."""
         spec = task.analyze
-        timeline = wire.timeline_of(spec.timeline)
+        timeline = timeline_of(spec.timeline)
         window = Window(start_frame=spec.start_frame, frame_count=spec.frame_count)
         if window.start_frame < 0 or window.end_frame > timeline.frame_count:
             raise InvalidArgument("frame_count", "reaches beyond the source")

@@ -21,6 +21,7 @@ from kino.preprocessor.v1 import preprocessor_pb2 as preprocessor_api
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceStub
 from kino.scheduler.v1 import resources_pb2 as scheduler
+from services.media.messages import timeline_of
 from services.runtime.clock import Clock
 from services.runtime.errors import Code, KinoError
 from services.runtime.logs import logger
@@ -157,7 +158,7 @@ class Pipeline:
                 renditions=plan.renditions_of(answer.ladder, probe.report),
             ),
         )
-        frames = plan.timeline_of(probe.timeline).frame_count
+        frames = timeline_of(probe.timeline).frame_count
         await self._store.set_probe(
             job.job_id, probe.SerializeToString(), answer.ladder.SerializeToString(), frames
         )

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from kino.encoder.v1 import resources_pb2 as encoder
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
-from services.media.time import FrameRun, Timeline
+from services.media.messages import frame_runs_message, timeline_of
+from services.media.time import Timeline
 from services.scheduler.model import Chunk, Job, NewTask, Task, TaskKind, Tier, chunk_tier, priority
 
 PROBE_ID = "probe"
@@ -57,12 +58,6 @@ def need_in_words(need: str) -> str:
 def analyze_id(window: int) -> str:
     """Id of the task that analyses a window."""
     return f"analyze-{window:05d}"
-
-
-def timeline_of(message: media.Timeline) -> Timeline:
-    """The frames of a timeline message. Raises `ValueError` when it makes no sense."""
-    runs = tuple(FrameRun(count=run.count, duration_ticks=run.duration_ticks) for run in message.frame_runs)
-    return Timeline(timescale=message.timescale, runs=runs)
 
 
 def probe_task(job: Job) -> NewTask:
@@ -158,7 +153,7 @@ def _video_task(
     order: int,
 ) -> NewTask:
     stop = chunk.start_frame + chunk.frame_count
-    before = chunk.start_ticks - frames.pts(chunk.start_frame - 1) if chunk.start_frame else 0
+    picture = frames.picture_frame(chunk.start_frame)
     spec = encoder.EncodeVideoTask(
         source=preprocessor.Source.FromString(job.source),
         report=probe.report,
@@ -170,11 +165,9 @@ def _video_task(
             duration_ticks=chunk.duration_ticks,
         ),
         timescale=frames.timescale,
-        frame_runs=[
-            media.FrameRun(count=run.count, duration_ticks=run.duration_ticks)
-            for run in frames.part(chunk.start_frame, stop)
-        ],
-        previous_frame_duration_ticks=before,
+        frame_runs=frame_runs_message(frames.part(chunk.start_frame, stop)),
+        previous_frame_duration_ticks=frames.pts(picture) - frames.pts(picture - 1) if picture else 0,
+        held_ticks=chunk.start_ticks - frames.pts(picture),
         codec=video.codec,
         rungs=video.rungs,
         output_prefix=job.output_prefix,

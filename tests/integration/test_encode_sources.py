@@ -15,7 +15,6 @@ from services.media.errors import (
     SourceIsPlaylist,
     SourceNotMedia,
     SourceTruncated,
-    SourceUnsupported,
 )
 from services.media.sandbox import ffmpeg
 from services.media.testfilm import FilmSpec, make_film
@@ -114,13 +113,6 @@ async def test_what_is_no_whole_film_is_refused_with_its_reason(
     with pytest.raises(reason):
         await inspect(source)
     with pytest.raises(reason):
-        await probe(source)
-
-
-async def test_a_picture_that_stands_for_longer_than_a_chunk_is_refused(film: Path, tmp_path: Path) -> None:
-    still = ["-vf", "select='lt(n,3)+gt(n,500)'", "-fps_mode", "vfr", "-c:v", "libx264", "-an"]
-    source = await asyncio.to_thread(transform, film, tmp_path / "still.mp4", *still)
-    with pytest.raises(SourceUnsupported):
         await probe(source)
 
 

@@ -6,7 +6,15 @@ from fractions import Fraction
 import pytest
 
 from services.encoder.command import audio_command, av1_level, cut_point, video_command
-from services.encoder.model import AudioCodec, AudioRung, Chunk, SourceClock, VideoCodec, VideoRung
+from services.encoder.model import (
+    AudioCodec,
+    AudioRung,
+    Chunk,
+    PictureFormat,
+    SourceClock,
+    VideoCodec,
+    VideoRung,
+)
 from services.media.time import FrameRun
 
 FPS = Fraction(30000, 1001)
@@ -52,8 +60,8 @@ def test_one_decode_feeds_every_rung() -> None:
     assert argv.count("-i") == 1
     assert value(argv, "-filter_complex") == (
         "[0:2]trim=start=5.422083,settb=1/30000,setpts=PTS-(2002),split=2[s0][s1];"
-        "[s0]scale=1280:720:flags=bicubic,setsar=1,format=yuv420p[v0];"
-        "[s1]scale=426:240:flags=bicubic,setsar=1,format=yuv420p[v1]"
+        "[s0]scale=1280:720:flags=bicubic:out_range=tv,setsar=1,format=yuv420p[v0];"
+        "[s1]scale=426:240:flags=bicubic:out_range=tv,setsar=1,format=yuv420p[v1]"
     )
     assert [argv[at + 1] for at, word in enumerate(argv) if word == "-map"] == ["[v0]", "[v1]"]
 
@@ -83,8 +91,31 @@ def test_a_seek_takes_a_run_up_longer_than_any_reordering_and_longer_without_an_
 
 
 def test_interlaced_pictures_are_made_whole_one_for_each_frame() -> None:
-    argv = video_command(CHUNK, CLOCK, VideoCodec.H264, RUNGS, interlaced=True)
-    assert "bwdif=mode=send_frame" in value(argv, "-filter_complex")
+    argv = video_command(CHUNK, CLOCK, VideoCodec.H264, RUNGS, picture=PictureFormat(interlaced=True))
+    graph = value(argv, "-filter_complex")
+    assert "trim=start=5.321983,bwdif=mode=send_frame:deint=interlaced,trim=start=5.422083" in graph
+
+
+def test_pictures_that_the_source_holds_are_shown_again_from_where_they_begin() -> None:
+    runs = (
+        FrameRun(count=2, duration_ticks=15_000, held=True),
+        FrameRun(count=3, duration_ticks=1001),
+        FrameRun(count=1, duration_ticks=15_000, held=True),
+    )
+    held = replace(CHUNK, runs=runs, held_ticks=30_000)
+    graph = value(video_command(held, CLOCK, VideoCodec.H264, RUNGS), "-filter_complex")
+    assert graph.startswith(
+        "[0:2]trim=start=4.422083,loop=loop=1:size=1:start=4,loop=loop=1:size=1:start=1,settb=1/30000,"
+        "setpts='161161+15000*clip(N-0,0,2)+1001*clip(N-2,0,3)+15000*clip(N-5,0,1)',split=2"
+    )
+
+
+@pytest.mark.parametrize(("transfer", "mapped"), [(16, True), (18, True), (1, False)])
+def test_only_high_dynamic_range_is_tone_mapped(transfer: int, mapped: bool) -> None:
+    picture = PictureFormat(color_primaries=9, color_transfer=transfer, color_matrix=9)
+    graph = value(video_command(CHUNK, CLOCK, VideoCodec.H264, RUNGS, picture=picture), "-filter_complex")
+    assert ("tonemap" in graph) is mapped
+    assert f"setparams=color_primaries=9:color_trc={transfer}:colorspace=9,zscale=w=1280:h=720:" in graph
 
 
 def test_key_frames_are_forced_half_a_frame_early_and_only_there() -> None:

@@ -14,6 +14,7 @@ from services.media.time import (
     run_lengths,
     segment_of,
     ticks_to_ns_up,
+    with_held_frames,
 )
 
 RATES = [
@@ -140,3 +141,18 @@ def test_segments_are_looked_up_by_their_starts() -> None:
 
 def test_rescaling_is_exact() -> None:
     assert rescale(1001, 30000, 48000) == Fraction(8008, 5)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5000)), min_size=1, max_size=8))
+def test_held_pictures_keep_their_times_and_none_stands_for_long(runs: list[tuple[int, int]]) -> None:
+    film = Timeline(
+        timescale=1000, runs=tuple(FrameRun(count=count, duration_ticks=ticks) for count, ticks in runs)
+    )
+    shown = with_held_frames(film, 500)
+    assert max(run.duration_ticks for run in shown.runs) <= 500
+    begins = [frame for frame in range(shown.frame_count) if shown.picture_frame(frame) == frame]
+    assert [shown.pts(frame) for frame in begins] == list(film.all_pts())
+    assert shown.duration_ticks == film.duration_ticks
+    assert len(shown.pictures(0, shown.frame_count)) == film.frame_count
+    middle = shown.frame_count // 2
+    assert sum(shown.pictures(middle, shown.frame_count)) == shown.frame_count - middle

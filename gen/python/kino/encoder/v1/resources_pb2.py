@@ -28,7 +28,7 @@ from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 from kino.preprocessor.v1 import resources_pb2 as kino_dot_preprocessor_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/encoder/v1/resources.proto\x12\x0fkino.encoder.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\"\xdc\x01\n\x0c\x43\x61pabilities\x12-\n\ntask_kinds\x18\x01 \x03(\x0e\x32\x19.kino.encoder.v1.TaskKind\x12/\n\x0cvideo_codecs\x18\x02 \x03(\x0e\x32\x19.kino.media.v1.VideoCodec\x12/\n\x0c\x61udio_codecs\x18\x03 \x03(\x0e\x32\x19.kino.media.v1.AudioCodec\x12\x16\n\x0e\x66\x66mpeg_version\x18\x04 \x01(\t\x12\x0f\n\x07sandbox\x18\x05 \x03(\t\x12\x12\n\ncore_count\x18\x06 \x01(\x05\"\xa4\x03\n\x0f\x45ncodeVideoTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1b.kino.preprocessor.v1.ChunkB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\ttimescale\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12+\n\nframe_runs\x18\x05 \x03(\x0b\x32\x17.kino.media.v1.FrameRun\x12%\n\x1dprevious_frame_duration_ticks\x18\x06 \x01(\x03\x12(\n\x05\x63odec\x18\x07 \x01(\x0e\x32\x19.kino.media.v1.VideoCodec\x12\x31\n\x05rungs\x18\x08 \x03(\x0b\x32\x18.kino.media.v1.VideoRungB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x1e\n\routput_prefix\x18\t \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"\xa3\x01\n\x10\x45ncodedRendition\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\x17\n\x0finit_object_key\x18\x02 \x01(\t\x12\x13\n\x0binit_sha256\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63odecs\x18\x04 \x01(\t\x12\x11\n\ttimescale\x18\x05 \x01(\x05\x12(\n\x08segments\x18\x06 \x03(\x0b\x32\x16.kino.media.v1.Segment\"[\n\x11\x45ncodeVideoResult\x12\x35\n\nrenditions\x18\x01 \x03(\x0b\x32!.kino.encoder.v1.EncodedRendition\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\"\xda\x02\n\x0f\x45ncodeAudioTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x04rung\x18\x03 \x01(\x0b\x32\x18.kino.media.v1.AudioRungB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\ttimescale\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12%\n\x13segment_start_ticks\x18\x05 \x03(\x03\x42\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x11\n\tend_ticks\x18\x06 \x01(\x03\x12\x1e\n\routput_prefix\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1e\n\rfirst_segment\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x0f\n\x07goes_on\x18\t \x01(\x08\"Z\n\x11\x45ncodeAudioResult\x12\x34\n\trendition\x18\x01 \x01(\x0b\x32!.kino.encoder.v1.EncodedRendition\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\"l\n\x0bRunningTask\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x10\n\x08progress\x18\x03 \x01(\x01\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x89\x01\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_KIND_PROBE\x10\x01\x12\x15\n\x11TASK_KIND_ANALYZE\x10\x02\x12\x1a\n\x16TASK_KIND_ENCODE_VIDEO\x10\x03\x12\x1a\n\x16TASK_KIND_ENCODE_AUDIO\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/encoder/v1/resources.proto\x12\x0fkino.encoder.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\"\xdc\x01\n\x0c\x43\x61pabilities\x12-\n\ntask_kinds\x18\x01 \x03(\x0e\x32\x19.kino.encoder.v1.TaskKind\x12/\n\x0cvideo_codecs\x18\x02 \x03(\x0e\x32\x19.kino.media.v1.VideoCodec\x12/\n\x0c\x61udio_codecs\x18\x03 \x03(\x0e\x32\x19.kino.media.v1.AudioCodec\x12\x16\n\x0e\x66\x66mpeg_version\x18\x04 \x01(\t\x12\x0f\n\x07sandbox\x18\x05 \x03(\t\x12\x12\n\ncore_count\x18\x06 \x01(\x05\"\xc1\x03\n\x0f\x45ncodeVideoTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1b.kino.preprocessor.v1.ChunkB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\ttimescale\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12+\n\nframe_runs\x18\x05 \x03(\x0b\x32\x17.kino.media.v1.FrameRun\x12%\n\x1dprevious_frame_duration_ticks\x18\x06 \x01(\x03\x12(\n\x05\x63odec\x18\x07 \x01(\x0e\x32\x19.kino.media.v1.VideoCodec\x12\x31\n\x05rungs\x18\x08 \x03(\x0b\x32\x18.kino.media.v1.VideoRungB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x1e\n\routput_prefix\x18\t \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1b\n\nheld_ticks\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xa3\x01\n\x10\x45ncodedRendition\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\x17\n\x0finit_object_key\x18\x02 \x01(\t\x12\x13\n\x0binit_sha256\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63odecs\x18\x04 \x01(\t\x12\x11\n\ttimescale\x18\x05 \x01(\x05\x12(\n\x08segments\x18\x06 \x03(\x0b\x32\x16.kino.media.v1.Segment\"[\n\x11\x45ncodeVideoResult\x12\x35\n\nrenditions\x18\x01 \x03(\x0b\x32!.kino.encoder.v1.EncodedRendition\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\"\xda\x02\n\x0f\x45ncodeAudioTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x04rung\x18\x03 \x01(\x0b\x32\x18.kino.media.v1.AudioRungB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\ttimescale\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12%\n\x13segment_start_ticks\x18\x05 \x03(\x03\x42\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x11\n\tend_ticks\x18\x06 \x01(\x03\x12\x1e\n\routput_prefix\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1e\n\rfirst_segment\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x0f\n\x07goes_on\x18\t \x01(\x08\"Z\n\x11\x45ncodeAudioResult\x12\x34\n\trendition\x18\x01 \x01(\x0b\x32!.kino.encoder.v1.EncodedRendition\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\"l\n\x0bRunningTask\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x10\n\x08progress\x18\x03 \x01(\x01\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x89\x01\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_KIND_PROBE\x10\x01\x12\x15\n\x11TASK_KIND_ANALYZE\x10\x02\x12\x1a\n\x16TASK_KIND_ENCODE_VIDEO\x10\x03\x12\x1a\n\x16TASK_KIND_ENCODE_AUDIO\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENCODEVIDEOTASK'].fields_by_name['rungs']._serialized_options = b'\272H\005\222\001\002\010\001'
   _globals['_ENCODEVIDEOTASK'].fields_by_name['output_prefix']._loaded_options = None
   _globals['_ENCODEVIDEOTASK'].fields_by_name['output_prefix']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_ENCODEVIDEOTASK'].fields_by_name['held_ticks']._loaded_options = None
+  _globals['_ENCODEVIDEOTASK'].fields_by_name['held_ticks']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_ENCODEAUDIOTASK'].fields_by_name['source']._loaded_options = None
   _globals['_ENCODEAUDIOTASK'].fields_by_name['source']._serialized_options = b'\272H\003\310\001\001'
   _globals['_ENCODEAUDIOTASK'].fields_by_name['report']._loaded_options = None
@@ -61,20 +63,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENCODEAUDIOTASK'].fields_by_name['output_prefix']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_ENCODEAUDIOTASK'].fields_by_name['first_segment']._loaded_options = None
   _globals['_ENCODEAUDIOTASK'].fields_by_name['first_segment']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_TASKKIND']._serialized_start=1636
-  _globals['_TASKKIND']._serialized_end=1773
+  _globals['_TASKKIND']._serialized_start=1665
+  _globals['_TASKKIND']._serialized_end=1802
   _globals['_CAPABILITIES']._serialized_start=180
   _globals['_CAPABILITIES']._serialized_end=400
   _globals['_ENCODEVIDEOTASK']._serialized_start=403
-  _globals['_ENCODEVIDEOTASK']._serialized_end=823
-  _globals['_ENCODEDRENDITION']._serialized_start=826
-  _globals['_ENCODEDRENDITION']._serialized_end=989
-  _globals['_ENCODEVIDEORESULT']._serialized_start=991
-  _globals['_ENCODEVIDEORESULT']._serialized_end=1082
-  _globals['_ENCODEAUDIOTASK']._serialized_start=1085
-  _globals['_ENCODEAUDIOTASK']._serialized_end=1431
-  _globals['_ENCODEAUDIORESULT']._serialized_start=1433
-  _globals['_ENCODEAUDIORESULT']._serialized_end=1523
-  _globals['_RUNNINGTASK']._serialized_start=1525
-  _globals['_RUNNINGTASK']._serialized_end=1633
+  _globals['_ENCODEVIDEOTASK']._serialized_end=852
+  _globals['_ENCODEDRENDITION']._serialized_start=855
+  _globals['_ENCODEDRENDITION']._serialized_end=1018
+  _globals['_ENCODEVIDEORESULT']._serialized_start=1020
+  _globals['_ENCODEVIDEORESULT']._serialized_end=1111
+  _globals['_ENCODEAUDIOTASK']._serialized_start=1114
+  _globals['_ENCODEAUDIOTASK']._serialized_end=1460
+  _globals['_ENCODEAUDIORESULT']._serialized_start=1462
+  _globals['_ENCODEAUDIORESULT']._serialized_end=1552
+  _globals['_RUNNINGTASK']._serialized_start=1554
+  _globals['_RUNNINGTASK']._serialized_end=1662
 # @@protoc_insertion_point(module_scope)

@@ -119,14 +119,21 @@ class EncodeVideoTask(_message.Message):
     CODEC_FIELD_NUMBER: _builtins.int
     RUNGS_FIELD_NUMBER: _builtins.int
     OUTPUT_PREFIX_FIELD_NUMBER: _builtins.int
+    HELD_TICKS_FIELD_NUMBER: _builtins.int
     timescale: _builtins.int
     """Ticks per second of the timeline."""
     previous_frame_duration_ticks: _builtins.int
-    """Length in ticks of the frame before the chunk; 0 for the first chunk. The exact cut seeks into its middle."""
+    """Length in ticks of the frame before the picture that the chunk begins with; 0 when that is the first. The exact cut
+    seeks into its middle.
+    """
     codec: _media_pb2.VideoCodec.ValueType
     """Codec."""
     output_prefix: _builtins.str
     """Where to write. Format: `media/{title}/{job}`."""
+    held_ticks: _builtins.int
+    """How long the source has been holding the picture that the chunk begins with, in ticks; 0 unless the first frame is
+    `held`.
+    """
     @_builtins.property
     def source(self) -> _resources_pb2.Source:
         """The source."""
@@ -159,10 +166,11 @@ class EncodeVideoTask(_message.Message):
         codec: _media_pb2.VideoCodec.ValueType = ...,
         rungs: _abc.Iterable[_media_pb2.VideoRung] | None = ...,
         output_prefix: _builtins.str = ...,
+        held_ticks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "report", b"report", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "codec", b"codec", "frame_runs", b"frame_runs", "output_prefix", b"output_prefix", "previous_frame_duration_ticks", b"previous_frame_duration_ticks", "report", b"report", "rungs", b"rungs", "source", b"source", "timescale", b"timescale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "codec", b"codec", "frame_runs", b"frame_runs", "held_ticks", b"held_ticks", "output_prefix", b"output_prefix", "previous_frame_duration_ticks", b"previous_frame_duration_ticks", "report", b"report", "rungs", b"rungs", "source", b"source", "timescale", b"timescale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kino/media/v1/media.proto\x12\rkino.media.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\";\n\x08Rational\x12\x11\n\tnumerator\x18\x01 \x01(\x03\x12\x1c\n\x0b\x64\x65nominator\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"C\n\x08\x46rameRun\x12\x16\n\x05\x63ount\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1f\n\x0e\x64uration_ticks\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"\x81\x01\n\x08Timeline\x12\x1a\n\ttimescale\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12+\n\nframe_runs\x18\x02 \x03(\x0b\x32\x17.kino.media.v1.FrameRun\x12\x1b\n\x13segment_start_ticks\x18\x03 \x03(\x03\x12\x0f\n\x07planned\x18\x04 \x01(\x08\"a\n\x08\x46ragment\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x13\n\x0bstart_ticks\x18\x03 \x01(\x03\x12\x16\n\x0e\x64uration_ticks\x18\x04 \x01(\x03\"\xcf\x01\n\x07Segment\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x13\n\x0bstart_ticks\x18\x02 \x01(\x03\x12\x16\n\x0e\x64uration_ticks\x18\x03 \x01(\x03\x12\x12\n\nobject_key\x18\x04 \x01(\t\x12\x1b\n\nsize_bytes\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x17\n\x06sha256\x18\x06 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x34\n\tfragments\x18\x07 \x03(\x0b\x32\x17.kino.media.v1.FragmentB\x08\xbaH\x05\x92\x01\x02\x08\x01\"\xdf\x02\n\tRendition\x12\x36\n\x0crendition_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12*\n\x05video\x18\x02 \x01(\x0b\x32\x19.kino.media.v1.VideoTrackH\x00\x12*\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x19.kino.media.v1.AudioTrackH\x00\x12\x0e\n\x06\x63odecs\x18\x04 \x01(\t\x12\x11\n\ttimescale\x18\x05 \x01(\x05\x12\x17\n\x0finit_object_key\x18\x06 \x01(\t\x12\x13\n\x0binit_sha256\x18\x07 \x01(\x0c\x12\x1c\n\x14peak_bits_per_second\x18\x08 \x01(\x03\x12\x1c\n\x14mean_bits_per_second\x18\t \x01(\x03\x12\x1b\n\x13ready_segment_count\x18\n \x01(\x05\x12\x10\n\x08\x63omplete\x18\x0b \x01(\x08\x42\x06\n\x04kind\"\x82\x01\n\nVideoTrack\x12(\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x19.kino.media.v1.VideoCodec\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12+\n\nframe_rate\x18\x04 \x01(\x0b\x32\x17.kino.media.v1.Rational\"w\n\nAudioTrack\x12(\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x19.kino.media.v1.AudioCodec\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\x05\x12\x15\n\rchannel_count\x18\x03 \x01(\x05\x12\x10\n\x08language\x18\x04 \x01(\t\"\x94\x02\n\tHighlight\x12\x37\n\x0cstart_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\nend_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x06origin\x18\x03 \x01(\x0e\x32\x1f.kino.media.v1.Highlight.Origin\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\"G\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n\x0cORIGIN_GIVEN\x10\x01\x12\x13\n\x0fORIGIN_MEASURED\x10\x02\"^\n\x06Ladder\x12*\n\x06videos\x18\x01 \x03(\x0b\x32\x1a.kino.media.v1.VideoLadder\x12(\n\x06\x61udios\x18\x02 \x03(\x0b\x32\x18.kino.media.v1.AudioRung\"`\n\x0bVideoLadder\x12(\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x19.kino.media.v1.VideoCodec\x12\'\n\x05rungs\x18\x02 \x03(\x0b\x32\x18.kino.media.v1.VideoRung\"j\n\tVideoRung\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x0b\n\x03\x63rf\x18\x04 \x01(\x01\x12\x1b\n\x13max_bits_per_second\x18\x05 \x01(\x03\"\xbb\x01\n\tAudioRung\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\x14\n\x0cstream_index\x18\x02 \x01(\x05\x12(\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x19.kino.media.v1.AudioCodec\x12\x17\n\x0f\x62its_per_second\x18\x04 \x01(\x03\x12\x16\n\x0esample_rate_hz\x18\x05 \x01(\x05\x12\x15\n\rchannel_count\x18\x06 \x01(\x05\x12\x10\n\x08language\x18\x07 \x01(\t*T\n\nVideoCodec\x12\x1b\n\x17VIDEO_CODEC_UNSPECIFIED\x10\x00\x12\x14\n\x10VIDEO_CODEC_H264\x10\x01\x12\x13\n\x0fVIDEO_CODEC_AV1\x10\x02*T\n\nAudioCodec\x12\x1b\n\x17\x41UDIO_CODEC_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIO_CODEC_AAC\x10\x01\x12\x14\n\x10\x41UDIO_CODEC_OPUS\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kino/media/v1/media.proto\x12\rkino.media.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\";\n\x08Rational\x12\x11\n\tnumerator\x18\x01 \x01(\x03\x12\x1c\n\x0b\x64\x65nominator\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"Q\n\x08\x46rameRun\x12\x16\n\x05\x63ount\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1f\n\x0e\x64uration_ticks\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x0c\n\x04held\x18\x03 \x01(\x08\"\x81\x01\n\x08Timeline\x12\x1a\n\ttimescale\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12+\n\nframe_runs\x18\x02 \x03(\x0b\x32\x17.kino.media.v1.FrameRun\x12\x1b\n\x13segment_start_ticks\x18\x03 \x03(\x03\x12\x0f\n\x07planned\x18\x04 \x01(\x08\"a\n\x08\x46ragment\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x13\n\x0bstart_ticks\x18\x03 \x01(\x03\x12\x16\n\x0e\x64uration_ticks\x18\x04 \x01(\x03\"\xcf\x01\n\x07Segment\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x13\n\x0bstart_ticks\x18\x02 \x01(\x03\x12\x16\n\x0e\x64uration_ticks\x18\x03 \x01(\x03\x12\x12\n\nobject_key\x18\x04 \x01(\t\x12\x1b\n\nsize_bytes\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x17\n\x06sha256\x18\x06 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x34\n\tfragments\x18\x07 \x03(\x0b\x32\x17.kino.media.v1.FragmentB\x08\xbaH\x05\x92\x01\x02\x08\x01\"\xdf\x02\n\tRendition\x12\x36\n\x0crendition_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12*\n\x05video\x18\x02 \x01(\x0b\x32\x19.kino.media.v1.VideoTrackH\x00\x12*\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x19.kino.media.v1.AudioTrackH\x00\x12\x0e\n\x06\x63odecs\x18\x04 \x01(\t\x12\x11\n\ttimescale\x18\x05 \x01(\x05\x12\x17\n\x0finit_object_key\x18\x06 \x01(\t\x12\x13\n\x0binit_sha256\x18\x07 \x01(\x0c\x12\x1c\n\x14peak_bits_per_second\x18\x08 \x01(\x03\x12\x1c\n\x14mean_bits_per_second\x18\t \x01(\x03\x12\x1b\n\x13ready_segment_count\x18\n \x01(\x05\x12\x10\n\x08\x63omplete\x18\x0b \x01(\x08\x42\x06\n\x04kind\"\x82\x01\n\nVideoTrack\x12(\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x19.kino.media.v1.VideoCodec\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12+\n\nframe_rate\x18\x04 \x01(\x0b\x32\x17.kino.media.v1.Rational\"w\n\nAudioTrack\x12(\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x19.kino.media.v1.AudioCodec\x12\x16\n\x0esample_rate_hz\x18\x02 \x01(\x05\x12\x15\n\rchannel_count\x18\x03 \x01(\x05\x12\x10\n\x08language\x18\x04 \x01(\t\"\x94\x02\n\tHighlight\x12\x37\n\x0cstart_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\nend_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x06origin\x18\x03 \x01(\x0e\x32\x1f.kino.media.v1.Highlight.Origin\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\"G\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n\x0cORIGIN_GIVEN\x10\x01\x12\x13\n\x0fORIGIN_MEASURED\x10\x02\"^\n\x06Ladder\x12*\n\x06videos\x18\x01 \x03(\x0b\x32\x1a.kino.media.v1.VideoLadder\x12(\n\x06\x61udios\x18\x02 \x03(\x0b\x32\x18.kino.media.v1.AudioRung\"`\n\x0bVideoLadder\x12(\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x19.kino.media.v1.VideoCodec\x12\'\n\x05rungs\x18\x02 \x03(\x0b\x32\x18.kino.media.v1.VideoRung\"j\n\tVideoRung\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x0b\n\x03\x63rf\x18\x04 \x01(\x01\x12\x1b\n\x13max_bits_per_second\x18\x05 \x01(\x03\"\xbb\x01\n\tAudioRung\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\x14\n\x0cstream_index\x18\x02 \x01(\x05\x12(\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x19.kino.media.v1.AudioCodec\x12\x17\n\x0f\x62its_per_second\x18\x04 \x01(\x03\x12\x16\n\x0esample_rate_hz\x18\x05 \x01(\x05\x12\x15\n\rchannel_count\x18\x06 \x01(\x05\x12\x10\n\x08language\x18\x07 \x01(\t*T\n\nVideoCodec\x12\x1b\n\x17VIDEO_CODEC_UNSPECIFIED\x10\x00\x12\x14\n\x10VIDEO_CODEC_H264\x10\x01\x12\x13\n\x0fVIDEO_CODEC_AV1\x10\x02*T\n\nAudioCodec\x12\x1b\n\x17\x41UDIO_CODEC_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIO_CODEC_AAC\x10\x01\x12\x14\n\x10\x41UDIO_CODEC_OPUS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,36 +55,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HIGHLIGHT'].fields_by_name['start_offset']._serialized_options = b'\272H\003\310\001\001'
   _globals['_HIGHLIGHT'].fields_by_name['end_offset']._loaded_options = None
   _globals['_HIGHLIGHT'].fields_by_name['end_offset']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_VIDEOCODEC']._serialized_start=2055
-  _globals['_VIDEOCODEC']._serialized_end=2139
-  _globals['_AUDIOCODEC']._serialized_start=2141
-  _globals['_AUDIOCODEC']._serialized_end=2225
+  _globals['_VIDEOCODEC']._serialized_start=2069
+  _globals['_VIDEOCODEC']._serialized_end=2153
+  _globals['_AUDIOCODEC']._serialized_start=2155
+  _globals['_AUDIOCODEC']._serialized_end=2239
   _globals['_RATIONAL']._serialized_start=105
   _globals['_RATIONAL']._serialized_end=164
   _globals['_FRAMERUN']._serialized_start=166
-  _globals['_FRAMERUN']._serialized_end=233
-  _globals['_TIMELINE']._serialized_start=236
-  _globals['_TIMELINE']._serialized_end=365
-  _globals['_FRAGMENT']._serialized_start=367
-  _globals['_FRAGMENT']._serialized_end=464
-  _globals['_SEGMENT']._serialized_start=467
-  _globals['_SEGMENT']._serialized_end=674
-  _globals['_RENDITION']._serialized_start=677
-  _globals['_RENDITION']._serialized_end=1028
-  _globals['_VIDEOTRACK']._serialized_start=1031
-  _globals['_VIDEOTRACK']._serialized_end=1161
-  _globals['_AUDIOTRACK']._serialized_start=1163
-  _globals['_AUDIOTRACK']._serialized_end=1282
-  _globals['_HIGHLIGHT']._serialized_start=1285
-  _globals['_HIGHLIGHT']._serialized_end=1561
-  _globals['_HIGHLIGHT_ORIGIN']._serialized_start=1490
-  _globals['_HIGHLIGHT_ORIGIN']._serialized_end=1561
-  _globals['_LADDER']._serialized_start=1563
-  _globals['_LADDER']._serialized_end=1657
-  _globals['_VIDEOLADDER']._serialized_start=1659
-  _globals['_VIDEOLADDER']._serialized_end=1755
-  _globals['_VIDEORUNG']._serialized_start=1757
-  _globals['_VIDEORUNG']._serialized_end=1863
-  _globals['_AUDIORUNG']._serialized_start=1866
-  _globals['_AUDIORUNG']._serialized_end=2053
+  _globals['_FRAMERUN']._serialized_end=247
+  _globals['_TIMELINE']._serialized_start=250
+  _globals['_TIMELINE']._serialized_end=379
+  _globals['_FRAGMENT']._serialized_start=381
+  _globals['_FRAGMENT']._serialized_end=478
+  _globals['_SEGMENT']._serialized_start=481
+  _globals['_SEGMENT']._serialized_end=688
+  _globals['_RENDITION']._serialized_start=691
+  _globals['_RENDITION']._serialized_end=1042
+  _globals['_VIDEOTRACK']._serialized_start=1045
+  _globals['_VIDEOTRACK']._serialized_end=1175
+  _globals['_AUDIOTRACK']._serialized_start=1177
+  _globals['_AUDIOTRACK']._serialized_end=1296
+  _globals['_HIGHLIGHT']._serialized_start=1299
+  _globals['_HIGHLIGHT']._serialized_end=1575
+  _globals['_HIGHLIGHT_ORIGIN']._serialized_start=1504
+  _globals['_HIGHLIGHT_ORIGIN']._serialized_end=1575
+  _globals['_LADDER']._serialized_start=1577
+  _globals['_LADDER']._serialized_end=1671
+  _globals['_VIDEOLADDER']._serialized_start=1673
+  _globals['_VIDEOLADDER']._serialized_end=1769
+  _globals['_VIDEORUNG']._serialized_start=1771
+  _globals['_VIDEORUNG']._serialized_end=1877
+  _globals['_AUDIORUNG']._serialized_start=1880
+  _globals['_AUDIORUNG']._serialized_end=2067
 # @@protoc_insertion_point(module_scope)

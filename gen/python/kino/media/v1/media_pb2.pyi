@@ -102,19 +102,25 @@ class FrameRun(_message.Message):
 
     COUNT_FIELD_NUMBER: _builtins.int
     DURATION_TICKS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Number of frames in the run, at least 1."""
     duration_ticks: _builtins.int
     """How long each of them is presented, in ticks of the timeline, at least 1."""
+    held: _builtins.bool
+    """True when these frames show the picture of the frame before the run again: the source holds it for long, or its sound
+    goes on after its last picture. A frame is shown for half a second at most.
+    """
     def __init__(
         self,
         *,
         count: _builtins.int = ...,
         duration_ticks: _builtins.int = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "duration_ticks", b"duration_ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "duration_ticks", b"duration_ticks", "held", b"held"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

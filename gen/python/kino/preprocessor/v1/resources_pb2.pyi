@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kino.media.v1 import media_pb2 as _media_pb2
 import builtins as _builtins
 import sys
@@ -61,6 +62,7 @@ class SourceReport(_message.Message):
     VIDEO_FIELD_NUMBER: _builtins.int
     AUDIOS_FIELD_NUMBER: _builtins.int
     TREATMENTS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Container as the demuxer names it, for example `mov,mp4,m4a,3gp,3g2,mj2`."""
     @_builtins.property
@@ -77,7 +79,13 @@ class SourceReport(_message.Message):
 
     @_builtins.property
     def treatments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What will be done and why, one sentence each, for example that the picture is turned by 90 degrees."""
+        """What will be done and why, one sentence each, for example that the picture is turned by 90 degrees. The reasons of
+        `steps`.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Treatment]:
+        """What will be done and why, in the order in which it is done."""
 
     def __init__(
         self,
@@ -87,14 +95,124 @@ class SourceReport(_message.Message):
         video: Global___SourceVideo | None = ...,
         audios: _abc.Iterable[Global___SourceAudio] | None = ...,
         treatments: _abc.Iterable[_builtins.str] | None = ...,
+        steps: _abc.Iterable[Global___Treatment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "container", b"container", "duration", b"duration", "treatments", b"treatments", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "container", b"container", "duration", b"duration", "steps", b"steps", "treatments", b"treatments", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SourceReport: _TypeAlias = SourceReport  # noqa: Y015
+
+@_typing.final
+class Treatment(_message.Message):
+    """Something that is done to a source because of what it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Treatment._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Treatment._Kind.ValueType  # 0
+        """Not set."""
+        KIND_ROTATE: Treatment._Kind.ValueType  # 1
+        """The picture is turned."""
+        KIND_SQUARE_PIXELS: Treatment._Kind.ValueType  # 2
+        """Pixels that are not square are made so."""
+        KIND_DEINTERLACE: Treatment._Kind.ValueType  # 3
+        """Interlaced pictures are made whole."""
+        KIND_TONE_MAP: Treatment._Kind.ValueType  # 4
+        """High dynamic range is mapped to what every screen shows (BT.709)."""
+        KIND_CONVERT_COLOR: Treatment._Kind.ValueType  # 5
+        """Colours are turned into BT.709, or their range into the limited one."""
+        KIND_CONVERT_SAMPLES: Treatment._Kind.ValueType  # 6
+        """Samples are turned into 8-bit 4:2:0."""
+        KIND_SCALE: Treatment._Kind.ValueType  # 7
+        """A size that is odd is rounded to an even one."""
+        KIND_KEEP_VARIABLE_RATE: Treatment._Kind.ValueType  # 8
+        """Frames keep their differing lengths."""
+        KIND_HOLD_PICTURE: Treatment._Kind.ValueType  # 9
+        """A picture that stands for long is shown again and again, so that it can be cut and sought."""
+        KIND_EXTEND_PICTURE: Treatment._Kind.ValueType  # 10
+        """The last picture is held until the sound ends."""
+        KIND_PAD_SOUND: Treatment._Kind.ValueType  # 11
+        """Silence follows where sound ends before the picture, or goes before where it starts later."""
+        KIND_CUT_SOUND: Treatment._Kind.ValueType  # 12
+        """Sound from before the first picture is left out."""
+        KIND_DOWNMIX: Treatment._Kind.ValueType  # 13
+        """More than two channels are mixed to stereo."""
+        KIND_DROP_TRACK: Treatment._Kind.ValueType  # 14
+        """A track is left out."""
+        KIND_NO_SOUND: Treatment._Kind.ValueType  # 15
+        """There is no sound to make."""
+        KIND_DECODE_FROM_FAR: Treatment._Kind.ValueType  # 16
+        """Key frames lie far apart: every chunk decodes from the key frame before it."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is done."""
+
+    KIND_UNSPECIFIED: Treatment.Kind.ValueType  # 0
+    """Not set."""
+    KIND_ROTATE: Treatment.Kind.ValueType  # 1
+    """The picture is turned."""
+    KIND_SQUARE_PIXELS: Treatment.Kind.ValueType  # 2
+    """Pixels that are not square are made so."""
+    KIND_DEINTERLACE: Treatment.Kind.ValueType  # 3
+    """Interlaced pictures are made whole."""
+    KIND_TONE_MAP: Treatment.Kind.ValueType  # 4
+    """High dynamic range is mapped to what every screen shows (BT.709)."""
+    KIND_CONVERT_COLOR: Treatment.Kind.ValueType  # 5
+    """Colours are turned into BT.709, or their range into the limited one."""
+    KIND_CONVERT_SAMPLES: Treatment.Kind.ValueType  # 6
+    """Samples are turned into 8-bit 4:2:0."""
+    KIND_SCALE: Treatment.Kind.ValueType  # 7
+    """A size that is odd is rounded to an even one."""
+    KIND_KEEP_VARIABLE_RATE: Treatment.Kind.ValueType  # 8
+    """Frames keep their differing lengths."""
+    KIND_HOLD_PICTURE: Treatment.Kind.ValueType  # 9
+    """A picture that stands for long is shown again and again, so that it can be cut and sought."""
+    KIND_EXTEND_PICTURE: Treatment.Kind.ValueType  # 10
+    """The last picture is held until the sound ends."""
+    KIND_PAD_SOUND: Treatment.Kind.ValueType  # 11
+    """Silence follows where sound ends before the picture, or goes before where it starts later."""
+    KIND_CUT_SOUND: Treatment.Kind.ValueType  # 12
+    """Sound from before the first picture is left out."""
+    KIND_DOWNMIX: Treatment.Kind.ValueType  # 13
+    """More than two channels are mixed to stereo."""
+    KIND_DROP_TRACK: Treatment.Kind.ValueType  # 14
+    """A track is left out."""
+    KIND_NO_SOUND: Treatment.Kind.ValueType  # 15
+    """There is no sound to make."""
+    KIND_DECODE_FROM_FAR: Treatment.Kind.ValueType  # 16
+    """Key frames lie far apart: every chunk decodes from the key frame before it."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STREAM_INDEX_FIELD_NUMBER: _builtins.int
+    kind: Global___Treatment.Kind.ValueType
+    """What is done."""
+    reason: _builtins.str
+    """Why, in a sentence with the figures."""
+    stream_index: _builtins.int
+    """Index of the stream in the container; -1 where it concerns none."""
+    def __init__(
+        self,
+        *,
+        kind: Global___Treatment.Kind.ValueType = ...,
+        reason: _builtins.str = ...,
+        stream_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "stream_index", b"stream_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Treatment: _TypeAlias = Treatment  # noqa: Y015
 
 @_typing.final
 class SourceVideo(_message.Message):
@@ -118,6 +236,11 @@ class SourceVideo(_message.Message):
     FIRST_PTS_FIELD_NUMBER: _builtins.int
     CONTAINER_START_US_FIELD_NUMBER: _builtins.int
     DECODE_DELAY_TICKS_FIELD_NUMBER: _builtins.int
+    COLOR_PRIMARIES_FIELD_NUMBER: _builtins.int
+    COLOR_TRANSFER_FIELD_NUMBER: _builtins.int
+    COLOR_MATRIX_FIELD_NUMBER: _builtins.int
+    FULL_RANGE_FIELD_NUMBER: _builtins.int
+    LONGEST_KEY_DISTANCE_TICKS_FIELD_NUMBER: _builtins.int
     stream_index: _builtins.int
     """Index of the stream in the container."""
     codec: _builtins.str
@@ -148,6 +271,16 @@ class SourceVideo(_message.Message):
     """The longest that two consecutive frames last together, in ticks of the timeline: the decode delay that every
     rendition with reordered pictures has, the same in all its segments.
     """
+    color_primaries: _builtins.int
+    """Colour primaries (ITU-T H.273, 8.1); 2 when the source doesn't say."""
+    color_transfer: _builtins.int
+    """Transfer characteristics (ITU-T H.273, 8.2); 16 (PQ) and 18 (HLG) are high dynamic range."""
+    color_matrix: _builtins.int
+    """Matrix coefficients (ITU-T H.273, 8.3)."""
+    full_range: _builtins.bool
+    """True when samples use the full range of values."""
+    longest_key_distance_ticks: _builtins.int
+    """The longest way from a key frame to the next, or to the end, in ticks of `time_base`."""
     @_builtins.property
     def frame_rate(self) -> _media_pb2.Rational:
         """Nominal frames per second."""
@@ -175,10 +308,15 @@ class SourceVideo(_message.Message):
         first_pts: _builtins.int = ...,
         container_start_us: _builtins.int = ...,
         decode_delay_ticks: _builtins.int = ...,
+        color_primaries: _builtins.int = ...,
+        color_transfer: _builtins.int = ...,
+        color_matrix: _builtins.int = ...,
+        full_range: _builtins.bool = ...,
+        longest_key_distance_ticks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "time_base", b"time_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "container_start_us", b"container_start_us", "decode_delay_ticks", b"decode_delay_ticks", "display_height", b"display_height", "display_width", b"display_width", "first_pts", b"first_pts", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "interlaced", b"interlaced", "pixel_format", b"pixel_format", "rotation_degrees", b"rotation_degrees", "stream_index", b"stream_index", "time_base", b"time_base", "variable_frame_rate", b"variable_frame_rate", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "color_matrix", b"color_matrix", "color_primaries", b"color_primaries", "color_transfer", b"color_transfer", "container_start_us", b"container_start_us", "decode_delay_ticks", b"decode_delay_ticks", "display_height", b"display_height", "display_width", b"display_width", "first_pts", b"first_pts", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "full_range", b"full_range", "height", b"height", "interlaced", b"interlaced", "longest_key_distance_ticks", b"longest_key_distance_ticks", "pixel_format", b"pixel_format", "rotation_degrees", b"rotation_degrees", "stream_index", b"stream_index", "time_base", b"time_base", "variable_frame_rate", b"variable_frame_rate", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,7 +110,8 @@ export declare type EncodeVideoTask = Message<"kino.encoder.v1.EncodeVideoTask">
   frameRuns: FrameRun[];
 
   /**
-   * Length in ticks of the frame before the chunk; 0 for the first chunk. The exact cut seeks into its middle.
+   * Length in ticks of the frame before the picture that the chunk begins with; 0 when that is the first. The exact cut
+   * seeks into its middle.
    *
    * @generated from field: int64 previous_frame_duration_ticks = 6;
    */
@@ -136,6 +137,14 @@ export declare type EncodeVideoTask = Message<"kino.encoder.v1.EncodeVideoTask">
    * @generated from field: string output_prefix = 9;
    */
   outputPrefix: string;
+
+  /**
+   * How long the source has been holding the picture that the chunk begins with, in ticks; 0 unless the first frame is
+   * `held`.
+   *
+   * @generated from field: int64 held_ticks = 10;
+   */
+  heldTicks: bigint;
 };
 
 /**

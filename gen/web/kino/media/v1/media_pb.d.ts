@@ -57,6 +57,14 @@ export declare type FrameRun = Message<"kino.media.v1.FrameRun"> & {
    * @generated from field: int64 duration_ticks = 2;
    */
   durationTicks: bigint;
+
+  /**
+   * True when these frames show the picture of the frame before the run again: the source holds it for long, or its sound
+   * goes on after its last picture. A frame is shown for half a second at most.
+   *
+   * @generated from field: bool held = 3;
+   */
+  held: boolean;
 };
 
 /**

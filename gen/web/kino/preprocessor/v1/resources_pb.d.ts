@@ -2,7 +2,7 @@
 // @generated from file kino/preprocessor/v1/resources.proto (package kino.preprocessor.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import type { Rational, Timeline } from "../../media/v1/media_pb.js";
@@ -81,11 +81,19 @@ export declare type SourceReport = Message<"kino.preprocessor.v1.SourceReport"> 
   audios: SourceAudio[];
 
   /**
-   * What will be done and why, one sentence each, for example that the picture is turned by 90 degrees.
+   * What will be done and why, one sentence each, for example that the picture is turned by 90 degrees. The reasons of
+   * `steps`.
    *
    * @generated from field: repeated string treatments = 5;
    */
   treatments: string[];
+
+  /**
+   * What will be done and why, in the order in which it is done.
+   *
+   * @generated from field: repeated kino.preprocessor.v1.Treatment steps = 6;
+   */
+  steps: Treatment[];
 };
 
 /**
@@ -93,6 +101,171 @@ export declare type SourceReport = Message<"kino.preprocessor.v1.SourceReport"> 
  * Use `create(SourceReportSchema)` to create a new message.
  */
 export declare const SourceReportSchema: GenMessage<SourceReport>;
+
+/**
+ * Something that is done to a source because of what it is.
+ *
+ * @generated from message kino.preprocessor.v1.Treatment
+ */
+export declare type Treatment = Message<"kino.preprocessor.v1.Treatment"> & {
+  /**
+   * What is done.
+   *
+   * @generated from field: kino.preprocessor.v1.Treatment.Kind kind = 1;
+   */
+  kind: Treatment_Kind;
+
+  /**
+   * Why, in a sentence with the figures.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Index of the stream in the container; -1 where it concerns none.
+   *
+   * @generated from field: int32 stream_index = 3;
+   */
+  streamIndex: number;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.Treatment.
+ * Use `create(TreatmentSchema)` to create a new message.
+ */
+export declare const TreatmentSchema: GenMessage<Treatment>;
+
+/**
+ * What is done.
+ *
+ * @generated from enum kino.preprocessor.v1.Treatment.Kind
+ */
+export enum Treatment_Kind {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The picture is turned.
+   *
+   * @generated from enum value: KIND_ROTATE = 1;
+   */
+  ROTATE = 1,
+
+  /**
+   * Pixels that are not square are made so.
+   *
+   * @generated from enum value: KIND_SQUARE_PIXELS = 2;
+   */
+  SQUARE_PIXELS = 2,
+
+  /**
+   * Interlaced pictures are made whole.
+   *
+   * @generated from enum value: KIND_DEINTERLACE = 3;
+   */
+  DEINTERLACE = 3,
+
+  /**
+   * High dynamic range is mapped to what every screen shows (BT.709).
+   *
+   * @generated from enum value: KIND_TONE_MAP = 4;
+   */
+  TONE_MAP = 4,
+
+  /**
+   * Colours are turned into BT.709, or their range into the limited one.
+   *
+   * @generated from enum value: KIND_CONVERT_COLOR = 5;
+   */
+  CONVERT_COLOR = 5,
+
+  /**
+   * Samples are turned into 8-bit 4:2:0.
+   *
+   * @generated from enum value: KIND_CONVERT_SAMPLES = 6;
+   */
+  CONVERT_SAMPLES = 6,
+
+  /**
+   * A size that is odd is rounded to an even one.
+   *
+   * @generated from enum value: KIND_SCALE = 7;
+   */
+  SCALE = 7,
+
+  /**
+   * Frames keep their differing lengths.
+   *
+   * @generated from enum value: KIND_KEEP_VARIABLE_RATE = 8;
+   */
+  KEEP_VARIABLE_RATE = 8,
+
+  /**
+   * A picture that stands for long is shown again and again, so that it can be cut and sought.
+   *
+   * @generated from enum value: KIND_HOLD_PICTURE = 9;
+   */
+  HOLD_PICTURE = 9,
+
+  /**
+   * The last picture is held until the sound ends.
+   *
+   * @generated from enum value: KIND_EXTEND_PICTURE = 10;
+   */
+  EXTEND_PICTURE = 10,
+
+  /**
+   * Silence follows where sound ends before the picture, or goes before where it starts later.
+   *
+   * @generated from enum value: KIND_PAD_SOUND = 11;
+   */
+  PAD_SOUND = 11,
+
+  /**
+   * Sound from before the first picture is left out.
+   *
+   * @generated from enum value: KIND_CUT_SOUND = 12;
+   */
+  CUT_SOUND = 12,
+
+  /**
+   * More than two channels are mixed to stereo.
+   *
+   * @generated from enum value: KIND_DOWNMIX = 13;
+   */
+  DOWNMIX = 13,
+
+  /**
+   * A track is left out.
+   *
+   * @generated from enum value: KIND_DROP_TRACK = 14;
+   */
+  DROP_TRACK = 14,
+
+  /**
+   * There is no sound to make.
+   *
+   * @generated from enum value: KIND_NO_SOUND = 15;
+   */
+  NO_SOUND = 15,
+
+  /**
+   * Key frames lie far apart: every chunk decodes from the key frame before it.
+   *
+   * @generated from enum value: KIND_DECODE_FROM_FAR = 16;
+   */
+  DECODE_FROM_FAR = 16,
+}
+
+/**
+ * Describes the enum kino.preprocessor.v1.Treatment.Kind.
+ */
+export declare const Treatment_KindSchema: GenEnum<Treatment_Kind>;
 
 /**
  * The picture track of a source.
@@ -212,6 +385,41 @@ export declare type SourceVideo = Message<"kino.preprocessor.v1.SourceVideo"> & 
    * @generated from field: int64 decode_delay_ticks = 16;
    */
   decodeDelayTicks: bigint;
+
+  /**
+   * Colour primaries (ITU-T H.273, 8.1); 2 when the source doesn't say.
+   *
+   * @generated from field: int32 color_primaries = 17;
+   */
+  colorPrimaries: number;
+
+  /**
+   * Transfer characteristics (ITU-T H.273, 8.2); 16 (PQ) and 18 (HLG) are high dynamic range.
+   *
+   * @generated from field: int32 color_transfer = 18;
+   */
+  colorTransfer: number;
+
+  /**
+   * Matrix coefficients (ITU-T H.273, 8.3).
+   *
+   * @generated from field: int32 color_matrix = 19;
+   */
+  colorMatrix: number;
+
+  /**
+   * True when samples use the full range of values.
+   *
+   * @generated from field: bool full_range = 20;
+   */
+  fullRange: boolean;
+
+  /**
+   * The longest way from a key frame to the next, or to the end, in ticks of `time_base`.
+   *
+   * @generated from field: int64 longest_key_distance_ticks = 21;
+   */
+  longestKeyDistanceTicks: bigint;
 };
 
 /**

@@ -2,7 +2,7 @@
 // @generated from file kino/preprocessor/v1/resources.proto (package kino.preprocessor.v1, syntax proto3)
 /* eslint-disable */
 
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import { file_kino_media_v1_media } from "../../media/v1/media_pb.js";
@@ -11,7 +11,7 @@ import { file_kino_media_v1_media } from "../../media/v1/media_pb.js";
  * Describes the file kino/preprocessor/v1/resources.proto.
  */
 export const file_kino_preprocessor_v1_resources = /*@__PURE__*/
-  fileDesc("CiRraW5vL3ByZXByb2Nlc3Nvci92MS9yZXNvdXJjZXMucHJvdG8SFGtpbm8ucHJlcHJvY2Vzc29yLnYxIlsKBlNvdXJjZRIbCgpvYmplY3Rfa2V5GAEgASgJQge6SARyAhABEhsKCnNpemVfYnl0ZXMYAiABKANCB7pIBCICKAESFwoGc2hhMjU2GAMgASgMQge6SAR6AmggIscBCgxTb3VyY2VSZXBvcnQSEQoJY29udGFpbmVyGAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKBXZpZGVvGAMgASgLMiEua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlVmlkZW8SMQoGYXVkaW9zGAQgAygLMiEua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlQXVkaW8SEgoKdHJlYXRtZW50cxgFIAMoCSKaAwoLU291cmNlVmlkZW8SFAoMc3RyZWFtX2luZGV4GAEgASgFEg0KBWNvZGVjGAIgASgJEg0KBXdpZHRoGAMgASgFEg4KBmhlaWdodBgEIAEoBRIVCg1kaXNwbGF5X3dpZHRoGAUgASgFEhYKDmRpc3BsYXlfaGVpZ2h0GAYgASgFEhgKEHJvdGF0aW9uX2RlZ3JlZXMYByABKAUSKwoKZnJhbWVfcmF0ZRgIIAEoCzIXLmtpbm8ubWVkaWEudjEuUmF0aW9uYWwSGwoTdmFyaWFibGVfZnJhbWVfcmF0ZRgJIAEoCBIUCgxwaXhlbF9mb3JtYXQYCiABKAkSEgoKaW50ZXJsYWNlZBgLIAEoCBITCgtmcmFtZV9jb3VudBgMIAEoAxIqCgl0aW1lX2Jhc2UYDSABKAsyFy5raW5vLm1lZGlhLnYxLlJhdGlvbmFsEhEKCWZpcnN0X3B0cxgOIAEoAxIaChJjb250YWluZXJfc3RhcnRfdXMYDyABKAMSGgoSZGVjb2RlX2RlbGF5X3RpY2tzGBAgASgDIooBCgtTb3VyY2VBdWRpbxIUCgxzdHJlYW1faW5kZXgYASABKAUSDQoFY29kZWMYAiABKAkSFgoOc2FtcGxlX3JhdGVfaHoYAyABKAUSFQoNY2hhbm5lbF9jb3VudBgEIAEoBRIQCghsYW5ndWFnZRgFIAEoCRIVCg1kZWZhdWx0X3RyYWNrGAYgASgIIp8BCgVDaHVuaxIOCgZudW1iZXIYASABKAUSEwoLc3RhcnRfZnJhbWUYAiABKAMSHAoLZnJhbWVfY291bnQYAyABKAVCB7pIBBoCKAESEwoLc3RhcnRfdGlja3MYBCABKAMSHwoOZHVyYXRpb25fdGlja3MYBSABKANCB7pIBCICKAESHQoVc3RhcnRzX29uX3Nob3RfY2hhbmdlGAYgASgIIngKB0ZlYXR1cmUSEwoLc3RhcnRfdGlja3MYASABKAMSFgoOZHVyYXRpb25fdGlja3MYAiABKAMSDgoGbW90aW9uGAMgASgBEhkKEXNob3RfY2hhbmdlX2NvdW50GAQgASgFEhUKDWxvdWRuZXNzX2x1ZnMYBSABKAEiQQoJUHJvYmVUYXNrEjQKBnNvdXJjZRgBIAEoCzIcLmtpbm8ucHJlcHJvY2Vzc29yLnYxLlNvdXJjZUIGukgDyAEBImwKC1Byb2JlUmVzdWx0EjIKBnJlcG9ydBgBIAEoCzIiLmtpbm8ucHJlcHJvY2Vzc29yLnYxLlNvdXJjZVJlcG9ydBIpCgh0aW1lbGluZRgCIAEoCzIXLmtpbm8ubWVkaWEudjEuVGltZWxpbmUigQIKC0FuYWx5emVUYXNrEjQKBnNvdXJjZRgBIAEoCzIcLmtpbm8ucHJlcHJvY2Vzc29yLnYxLlNvdXJjZUIGukgDyAEBEjoKBnJlcG9ydBgCIAEoCzIiLmtpbm8ucHJlcHJvY2Vzc29yLnYxLlNvdXJjZVJlcG9ydEIGukgDyAEBEjEKCHRpbWVsaW5lGAMgASgLMhcua2luby5tZWRpYS52MS5UaW1lbGluZUIGukgDyAEBEhMKC3N0YXJ0X2ZyYW1lGAQgASgDEhwKC2ZyYW1lX2NvdW50GAUgASgDQge6SAQiAigBEhoKEmZpcnN0X2NodW5rX251bWJlchgGIAEoBSKJAQoNQW5hbHl6ZVJlc3VsdBIrCgZjaHVua3MYASADKAsyGy5raW5vLnByZXByb2Nlc3Nvci52MS5DaHVuaxIaChJzaG90X2NoYW5nZV9mcmFtZXMYAiADKAMSLwoIZmVhdHVyZXMYAyADKAsyHS5raW5vLnByZXByb2Nlc3Nvci52MS5GZWF0dXJlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_kino_media_v1_media]);
+  fileDesc("CiRraW5vL3ByZXByb2Nlc3Nvci92MS9yZXNvdXJjZXMucHJvdG8SFGtpbm8ucHJlcHJvY2Vzc29yLnYxIlsKBlNvdXJjZRIbCgpvYmplY3Rfa2V5GAEgASgJQge6SARyAhABEhsKCnNpemVfYnl0ZXMYAiABKANCB7pIBCICKAESFwoGc2hhMjU2GAMgASgMQge6SAR6AmggIvcBCgxTb3VyY2VSZXBvcnQSEQoJY29udGFpbmVyGAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKBXZpZGVvGAMgASgLMiEua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlVmlkZW8SMQoGYXVkaW9zGAQgAygLMiEua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlQXVkaW8SEgoKdHJlYXRtZW50cxgFIAMoCRIuCgVzdGVwcxgGIAMoCzIfLmtpbm8ucHJlcHJvY2Vzc29yLnYxLlRyZWF0bWVudCLhAwoJVHJlYXRtZW50EjIKBGtpbmQYASABKA4yJC5raW5vLnByZXByb2Nlc3Nvci52MS5UcmVhdG1lbnQuS2luZBIOCgZyZWFzb24YAiABKAkSFAoMc3RyZWFtX2luZGV4GAMgASgFIvkCCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIPCgtLSU5EX1JPVEFURRABEhYKEktJTkRfU1FVQVJFX1BJWEVMUxACEhQKEEtJTkRfREVJTlRFUkxBQ0UQAxIRCg1LSU5EX1RPTkVfTUFQEAQSFgoSS0lORF9DT05WRVJUX0NPTE9SEAUSGAoUS0lORF9DT05WRVJUX1NBTVBMRVMQBhIOCgpLSU5EX1NDQUxFEAcSGwoXS0lORF9LRUVQX1ZBUklBQkxFX1JBVEUQCBIVChFLSU5EX0hPTERfUElDVFVSRRAJEhcKE0tJTkRfRVhURU5EX1BJQ1RVUkUQChISCg5LSU5EX1BBRF9TT1VORBALEhIKDktJTkRfQ1VUX1NPVU5EEAwSEAoMS0lORF9ET1dOTUlYEA0SEwoPS0lORF9EUk9QX1RSQUNLEA4SEQoNS0lORF9OT19TT1VORBAPEhgKFEtJTkRfREVDT0RFX0ZST01fRkFSEBAimQQKC1NvdXJjZVZpZGVvEhQKDHN0cmVhbV9pbmRleBgBIAEoBRINCgVjb2RlYxgCIAEoCRINCgV3aWR0aBgDIAEoBRIOCgZoZWlnaHQYBCABKAUSFQoNZGlzcGxheV93aWR0aBgFIAEoBRIWCg5kaXNwbGF5X2hlaWdodBgGIAEoBRIYChByb3RhdGlvbl9kZWdyZWVzGAcgASgFEisKCmZyYW1lX3JhdGUYCCABKAsyFy5raW5vLm1lZGlhLnYxLlJhdGlvbmFsEhsKE3ZhcmlhYmxlX2ZyYW1lX3JhdGUYCSABKAgSFAoMcGl4ZWxfZm9ybWF0GAogASgJEhIKCmludGVybGFjZWQYCyABKAgSEwoLZnJhbWVfY291bnQYDCABKAMSKgoJdGltZV9iYXNlGA0gASgLMhcua2luby5tZWRpYS52MS5SYXRpb25hbBIRCglmaXJzdF9wdHMYDiABKAMSGgoSY29udGFpbmVyX3N0YXJ0X3VzGA8gASgDEhoKEmRlY29kZV9kZWxheV90aWNrcxgQIAEoAxIXCg9jb2xvcl9wcmltYXJpZXMYESABKAUSFgoOY29sb3JfdHJhbnNmZXIYEiABKAUSFAoMY29sb3JfbWF0cml4GBMgASgFEhIKCmZ1bGxfcmFuZ2UYFCABKAgSIgoabG9uZ2VzdF9rZXlfZGlzdGFuY2VfdGlja3MYFSABKAMiigEKC1NvdXJjZUF1ZGlvEhQKDHN0cmVhbV9pbmRleBgBIAEoBRINCgVjb2RlYxgCIAEoCRIWCg5zYW1wbGVfcmF0ZV9oehgDIAEoBRIVCg1jaGFubmVsX2NvdW50GAQgASgFEhAKCGxhbmd1YWdlGAUgASgJEhUKDWRlZmF1bHRfdHJhY2sYBiABKAginwEKBUNodW5rEg4KBm51bWJlchgBIAEoBRITCgtzdGFydF9mcmFtZRgCIAEoAxIcCgtmcmFtZV9jb3VudBgDIAEoBUIHukgEGgIoARITCgtzdGFydF90aWNrcxgEIAEoAxIfCg5kdXJhdGlvbl90aWNrcxgFIAEoA0IHukgEIgIoARIdChVzdGFydHNfb25fc2hvdF9jaGFuZ2UYBiABKAgieAoHRmVhdHVyZRITCgtzdGFydF90aWNrcxgBIAEoAxIWCg5kdXJhdGlvbl90aWNrcxgCIAEoAxIOCgZtb3Rpb24YAyABKAESGQoRc2hvdF9jaGFuZ2VfY291bnQYBCABKAUSFQoNbG91ZG5lc3NfbHVmcxgFIAEoASJBCglQcm9iZVRhc2sSNAoGc291cmNlGAEgASgLMhwua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlQga6SAPIAQEibAoLUHJvYmVSZXN1bHQSMgoGcmVwb3J0GAEgASgLMiIua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlUmVwb3J0EikKCHRpbWVsaW5lGAIgASgLMhcua2luby5tZWRpYS52MS5UaW1lbGluZSKBAgoLQW5hbHl6ZVRhc2sSNAoGc291cmNlGAEgASgLMhwua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlQga6SAPIAQESOgoGcmVwb3J0GAIgASgLMiIua2luby5wcmVwcm9jZXNzb3IudjEuU291cmNlUmVwb3J0Qga6SAPIAQESMQoIdGltZWxpbmUYAyABKAsyFy5raW5vLm1lZGlhLnYxLlRpbWVsaW5lQga6SAPIAQESEwoLc3RhcnRfZnJhbWUYBCABKAMSHAoLZnJhbWVfY291bnQYBSABKANCB7pIBCICKAESGgoSZmlyc3RfY2h1bmtfbnVtYmVyGAYgASgFIokBCg1BbmFseXplUmVzdWx0EisKBmNodW5rcxgBIAMoCzIbLmtpbm8ucHJlcHJvY2Vzc29yLnYxLkNodW5rEhoKEnNob3RfY2hhbmdlX2ZyYW1lcxgCIAMoAxIvCghmZWF0dXJlcxgDIAMoCzIdLmtpbm8ucHJlcHJvY2Vzc29yLnYxLkZlYXR1cmViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_kino_media_v1_media]);
 
 /**
  * Describes the message kino.preprocessor.v1.Source.
@@ -28,58 +28,79 @@ export const SourceReportSchema = /*@__PURE__*/
   messageDesc(file_kino_preprocessor_v1_resources, 1);
 
 /**
+ * Describes the message kino.preprocessor.v1.Treatment.
+ * Use `create(TreatmentSchema)` to create a new message.
+ */
+export const TreatmentSchema = /*@__PURE__*/
+  messageDesc(file_kino_preprocessor_v1_resources, 2);
+
+/**
+ * Describes the enum kino.preprocessor.v1.Treatment.Kind.
+ */
+export const Treatment_KindSchema = /*@__PURE__*/
+  enumDesc(file_kino_preprocessor_v1_resources, 2, 0);
+
+/**
+ * What is done.
+ *
+ * @generated from enum kino.preprocessor.v1.Treatment.Kind
+ */
+export const Treatment_Kind = /*@__PURE__*/
+  tsEnum(Treatment_KindSchema);
+
+/**
  * Describes the message kino.preprocessor.v1.SourceVideo.
  * Use `create(SourceVideoSchema)` to create a new message.
  */
 export const SourceVideoSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 2);
+  messageDesc(file_kino_preprocessor_v1_resources, 3);
 
 /**
  * Describes the message kino.preprocessor.v1.SourceAudio.
  * Use `create(SourceAudioSchema)` to create a new message.
  */
 export const SourceAudioSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 3);
+  messageDesc(file_kino_preprocessor_v1_resources, 4);
 
 /**
  * Describes the message kino.preprocessor.v1.Chunk.
  * Use `create(ChunkSchema)` to create a new message.
  */
 export const ChunkSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 4);
+  messageDesc(file_kino_preprocessor_v1_resources, 5);
 
 /**
  * Describes the message kino.preprocessor.v1.Feature.
  * Use `create(FeatureSchema)` to create a new message.
  */
 export const FeatureSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 5);
+  messageDesc(file_kino_preprocessor_v1_resources, 6);
 
 /**
  * Describes the message kino.preprocessor.v1.ProbeTask.
  * Use `create(ProbeTaskSchema)` to create a new message.
  */
 export const ProbeTaskSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 6);
+  messageDesc(file_kino_preprocessor_v1_resources, 7);
 
 /**
  * Describes the message kino.preprocessor.v1.ProbeResult.
  * Use `create(ProbeResultSchema)` to create a new message.
  */
 export const ProbeResultSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 7);
+  messageDesc(file_kino_preprocessor_v1_resources, 8);
 
 /**
  * Describes the message kino.preprocessor.v1.AnalyzeTask.
  * Use `create(AnalyzeTaskSchema)` to create a new message.
  */
 export const AnalyzeTaskSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 8);
+  messageDesc(file_kino_preprocessor_v1_resources, 9);
 
 /**
  * Describes the message kino.preprocessor.v1.AnalyzeResult.
  * Use `create(AnalyzeResultSchema)` to create a new message.
  */
 export const AnalyzeResultSchema = /*@__PURE__*/
-  messageDesc(file_kino_preprocessor_v1_resources, 9);
+  messageDesc(file_kino_preprocessor_v1_resources, 10);
 
