@@ -26,6 +26,9 @@ Stub = TypeVar("Stub")
 #: The window a server may fill before we have read; small windows cost a server several times the CPU.
 _STREAM_WINDOW_BYTES = 4 << 20
 _REFRESH_BEFORE = timedelta(minutes=2)
+#: Tries in a row that bring nothing new; their pauses add up to half a minute.
+_TRIES = 20
+_LONGEST_PAUSE_S = 2.0
 
 
 class NotSignedIn(FailedPrecondition):
@@ -168,6 +171,34 @@ class Kino:
         if self._credentials is None:
             return ()
         return (("authorization", f"Bearer {self._credentials.access_token}"),)
+
+
+class Patience:
+    """Asking again after a loss, until nothing new has come for half a minute."""
+
+    def __init__(self) -> None:
+        self._tries = 0
+
+    def news(self) -> None:
+        """Something new came."""
+        self._tries = 0
+
+    async def after(self, error: grpc.aio.AioRpcError | None) -> None:
+        """Wait before the next try; the first one after news is made at once.
+
+        Raises `error` when it is no loss, or patience is at its end.
+        """
+        self._tries += 1
+        if error is not None and (self._tries > _TRIES or not _is_loss(error)):
+            raise error
+        if self._tries > 1:
+            await asyncio.sleep(min(0.05 * 2**self._tries, _LONGEST_PAUSE_S))
+
+
+def _is_loss(error: grpc.aio.AioRpcError) -> bool:
+    """A gateway whose node dies in the midst can only reset the stream, which gRPC calls INTERNAL."""
+    reset = error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or "")
+    return reset or error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @asynccontextmanager

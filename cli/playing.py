@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from cli.client import Kino
+from cli.client import Kino, Patience
 from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.history.v1.resources_pb2 import Interval, View
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
 from services.runtime.errors import Unavailable
-
-#: Tries in a row that bring no new byte before a stream is given up; their pauses add up to half a minute.
-_TRIES = 20
-_LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +44,20 @@ async def stream(
     answers: the bytes of a segment are the same everywhere. Raises the last error when no new byte comes for
     half a minute, and every error that is not a loss.
     """
-    reached, tries = _Reached(), 0
+    reached, patience = _Reached(), Patience()
     while True:
         try:
             async for message in kino.stub(playback_pb2_grpc.PlaybackServiceStub).Play(request):
                 if message.end.reason == resources_pb2.PlayEnd.REASON_MOVED:
                     break
                 if reached.take(message):
-                    tries = 0
+                    patience.news()
                     yield message
             else:
                 return
-            tries += 1
+            await patience.after(None)
         except grpc.aio.AioRpcError as error:
-            tries += 1
-            if not _lost(error) or tries > _TRIES:
-                raise
-        if tries > 1:
-            await asyncio.sleep(min(0.05 * 2**tries, _LONGEST_PAUSE_S))
+            await patience.after(error)
         request = reached.rest(request)
 
 
@@ -109,12 +99,6 @@ class _Reached:
             rest.segment_count += self.first_segment - self.lacking.segment_number
             self.first_segment = self.lacking.segment_number
         return rest
-
-
-def _lost(error: grpc.aio.AioRpcError) -> bool:
-    """A gateway whose node dies in the midst can only reset the stream, which gRPC calls INTERNAL."""
-    reset = error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or "")
-    return reset or error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def receive(

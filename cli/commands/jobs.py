@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
+import grpc.aio
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from cli.client import Kino, connect
+from cli.client import Kino, Patience, connect
 from cli.main import State, run
 from cli.output import Output, as_dict
 from kino.scheduler.v1 import resources_pb2, scheduler_pb2, scheduler_pb2_grpc
@@ -70,9 +72,9 @@ async def watch_job(kino: Kino, name: str, output: Output) -> Job:
     show_bars = output.err.is_terminal and not output.as_json
     with Progress(*columns, console=output.err, disable=not show_bars) as progress:
         bars: dict[str, TaskID] = {}
-        async for answer in _stub(kino).WatchJob(scheduler_pb2.WatchJobRequest(name=name)):
+        async for job in _changes(kino, name):
             playable_before, done_before = last.HasField("playable_time"), last.done_task_count
-            last = answer.job
+            last = job
             if output.as_json:
                 output.json({"job": as_dict(last)})
             elif not show_bars and last.done_task_count != done_before:
@@ -81,6 +83,19 @@ async def watch_job(kino: Kino, name: str, output: Output) -> Job:
             if last.HasField("playable_time") and not playable_before:
                 output.say(f"Playable now: {last.title}")
     return last
+
+
+async def _changes(kino: Kino, name: str) -> AsyncIterator[Job]:
+    """A job at each change to its end, from whichever scheduler answers."""
+    patience = Patience()
+    while True:
+        try:
+            async for answer in _stub(kino).WatchJob(scheduler_pb2.WatchJobRequest(name=name)):
+                patience.news()
+                yield answer.job
+            return
+        except grpc.aio.AioRpcError as error:
+            await patience.after(error)
 
 
 def _show(progress: Progress, bars: dict[str, TaskID], job: Job) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import playing
+from cli import client
 from cli.client import Kino
 from cli.playing import receive, stream
 from kino.playback.v1 import playback_pb2
@@ -89,7 +89,7 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playing, "_LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(client, "_LONGEST_PAUSE_S", 0.0)
 
 
 LOSSES = [
@@ -139,7 +139,7 @@ async def test_a_refusal_is_no_loss() -> None:
 
 
 async def test_a_stream_that_brings_nothing_new_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playing, "_TRIES", 3)
+    monkeypatch.setattr(client, "_TRIES", 3)
     node = Node([5, *[0] * 10], 100, grpc.StatusCode.UNAVAILABLE, "")
     with pytest.raises(grpc.aio.AioRpcError):
         async for _ in stream(cast(Kino, node), playback_pb2.PlayRequest()):
