@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 _POLL_S = 0.05
+#: A child ends with the thread that started it (PR_SET_PDEATHSIG, prctl(2)), so that this one starts all.
+_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawner")
 
 
 class EngineFailed(RuntimeError):
@@ -95,7 +98,10 @@ class EngineProcess:
         self.wait(ready, within_s)
 
     def launch(self) -> None:
-        """Start without waiting. The thread that calls must live on: the process ends with it (prctl(2))."""
+        """Start without waiting."""
+        _SPAWNER.submit(self._spawn).result()
+
+    def _spawn(self) -> None:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "cli.tether", "0", *self._argv],
