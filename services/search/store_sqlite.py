@@ -1,13 +1,12 @@
 """The embedded index: SQLite's FTS5 finds candidates by n-grams, the domain ranks them.
 
 The n-grams are made here, not by FTS5's tokenizer: SQLite 3.40 folds no accents for trigrams and finds
-nothing shorter than three characters, which many Chinese and Japanese titles are. Each goes in as hexadecimal
-digits, so that no text can ever be read as query syntax.
+nothing shorter than three characters, which many Chinese and Japanese titles are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, text, update
@@ -16,7 +15,7 @@ from services.runtime.errors import FailedPrecondition
 from services.runtime.sql import Database
 from services.search.model import Document, Hit, Viewer, rank
 from services.search.tables import DOCUMENTS, GENERATIONS
-from services.search.text import fold, grams, lookups
+from services.search.text import fold, grams, lookups, terms
 
 #: How many candidates are ranked at least; the right one was among the first 60 for 99 % of misspelt queries.
 _CANDIDATES = 100
@@ -65,7 +64,7 @@ class SqliteIndex:
     async def search(self, query: str, viewer: Viewer, limit: int) -> list[Hit]:
         """See `TitleIndex.search`."""
         asked = {
-            "grams": " OR ".join(sorted(_terms(lookups(fold(query))))),
+            "grams": " OR ".join(sorted(terms(lookups(fold(query))))),
             "sees_all": viewer.sees_all,
             "subject": viewer.subject,
             "limit": max(limit, _CANDIDATES),
@@ -144,7 +143,7 @@ def _put(connection: Connection, generation: int, documents: Sequence[Document])
             connection.execute(update(DOCUMENTS).where(where).values(row))
             _forget(connection, [document_id])
         if not document.deleted:
-            words = " ".join(_terms(grams(fold(document.display_name))))
+            words = " ".join(terms(grams(fold(document.display_name))))
             connection.execute(
                 text("INSERT INTO grams(rowid, pieces) VALUES (:id, :pieces)"),
                 {"id": document_id, "pieces": words},
@@ -155,11 +154,6 @@ def _forget(connection: Connection, document_ids: Sequence[int]) -> None:
     if document_ids:
         rows = [{"id": document_id} for document_id in document_ids]
         connection.execute(text("DELETE FROM grams WHERE rowid = :id"), rows)
-
-
-def _terms(pieces: Collection[str]) -> list[str]:
-    """N-grams as terms of letters and digits only."""
-    return [f"g{piece.encode().hex()}" for piece in pieces]
 
 
 def _document(row: Any) -> Document:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 #: Letters that Unicode does not decompose but people type without (or with) their stroke, by script.
@@ -68,6 +68,11 @@ def grams(folded: str) -> set[str]:
 def lookups(folded: str) -> set[str]:
     """What a folded query is looked up by: its `grams`, but first letters only of words that have no more."""
     return {*_pieces(joined(folded)), *(f"^{word[:2]}" for word in folded.split())}
+
+
+def terms(pieces: Iterable[str]) -> list[str]:
+    """N-grams as terms of letters and digits only, so that no engine can take them for query syntax."""
+    return [f"g{piece.encode().hex()}" for piece in pieces]
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 
 from services.search.model import Document, Hit, Viewer
-from services.search.store import TitleIndex
+from services.search.store import IndexLost, TitleIndex
 
 #: How deep the pages of one query go.
 MAX_HITS = 200
+#: An index that was lost is noticed within this time, also when nobody searches.
+_LOOK_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +34,24 @@ class Search:
         self._index = index
         self._catalog = catalog
         self._rebuilding: asyncio.Task[int] | None = None
+        self._whole = False
+        self._lost = asyncio.Event()
 
     async def find(self, query: str, viewer: Viewer, offset: int, limit: int) -> Page:
-        """Hits `offset` to `offset + limit` of all that `viewer` may see."""
-        hits = await self._index.search(query, viewer, MAX_HITS)
+        """Hits `offset` to `offset + limit` of all that `viewer` may see.
+
+        Raises `IndexLost` while the index is being built: half of one would deny titles that there are.
+        """
+        if not self._whole and not await self._index.built():
+            raise IndexLost(retry_after_ms=1_000)
+        with self._noticing():
+            hits = await self._index.search(query, viewer, MAX_HITS)
         return Page(hits=hits[offset : offset + limit], more=offset + limit < len(hits))
 
     async def put(self, documents: Sequence[Document]) -> None:
         """Put titles into the index or take them out; older versions change nothing."""
-        await self._index.put(documents)
+        with self._noticing():
+            await self._index.put(documents)
 
     async def rebuild(self) -> int:
         """Build the index anew and let it answer; the number of its titles.
@@ -51,10 +63,16 @@ class Search:
             self._rebuilding = asyncio.create_task(self._rebuild(), context=Context())
         return await asyncio.shield(self._rebuilding)
 
-    async def ensure_built(self) -> None:
-        """Build the index if that was never done: a lost index file comes back by itself."""
-        if not await self._index.built():
-            await self.rebuild()
+    async def keep_built(self) -> None:
+        """Build the index whenever it isn't there, for ever: a lost one comes back by itself."""
+        while True:
+            self._lost.clear()
+            self._whole = await self._index.built()
+            if not self._whole:
+                await self.rebuild()
+                self._whole = True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), _LOOK_EVERY_S)
 
     async def close(self) -> None:
         """Give up a rebuild that is under way; the old index stays."""
@@ -67,3 +85,13 @@ class Search:
         async for documents in self._catalog():
             await self._index.fill(generation, documents)
         return await self._index.finish(generation)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Have the index looked at once it turns out to be lost."""
+        try:
+            yield
+        except IndexLost:
+            self._whole = False
+            self._lost.set()
+            raise

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.runtime.sql import Database
 from services.search.model import Document, Viewer
 from services.search.store import TitleIndex
-from services.search.store_sqlite import SqliteIndex
 from services.search.text import fold
 from tests.support import queries
 
@@ -19,14 +16,6 @@ BOB = Viewer(subject="users/bob")
 OPERATOR = Viewer(subject="users/root", sees_all=True)
 #: Pages of hits, and the queries of one class.
 LIMIT, CASES = 10, 100
-
-
-@pytest.fixture(params=["sqlite"])
-async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[TitleIndex]:
-    database = Database(f"sqlite:///{tmp_path / 'search.db'}")
-    await database.migrate("services.search")
-    yield SqliteIndex(database)
-    await database.close()
 
 
 def document(name: str, number: int, **fields: object) -> Document:
