@@ -392,6 +392,8 @@ class Details:
     starts: tuple[int, ...] = ()
     #: The highlights in the contract's encoding.
     highlights: bytes = b""
+    #: Text tracks, chapters and storyboard in the contract's encoding.
+    extras: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,6 +133,12 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
             state=res.Title.State.Value(f"STATE_{state.name}"), superseded_object_keys=lost
         )
 
+    async def PublishExtras(self, request: pb.PublishExtrasRequest, context: Any) -> pb.PublishExtrasResponse:
+        """See the contract."""
+        extras = request.extras.SerializeToString(deterministic=True)
+        await self._catalog.publish_extras(_title_id(request.title), request.job, extras)
+        return pb.PublishExtrasResponse()
+
     async def FailMedia(self, request: pb.FailMediaRequest, context: Any) -> pb.FailMediaResponse:
         """See the contract."""
         await self._catalog.fail_media(
@@ -187,6 +193,8 @@ def title_message(title: Title) -> res.Title:
 def media_message(view: MediaView) -> res.Media:
     """The media as the contract shows it; frames and highlights are stored encoded and only merged."""
     message = res.Media.FromString(view.details.highlights)
+    if view.details.extras:
+        message.extras.MergeFromString(view.details.extras)
     message.title = f"titles/{view.title.title_id}"
     message.state = res.Title.State.Value(f"STATE_{view.title.state.name}")
     media = view.media

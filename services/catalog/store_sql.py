@@ -121,7 +121,12 @@ class SqlSession:
         ).first()
         if row is None:
             return Details()
-        return Details(frames=row.frames, starts=_unpacked(row.starts), highlights=row.highlights)
+        return Details(
+            frames=row.frames,
+            starts=_unpacked(row.starts),
+            highlights=row.highlights,
+            extras=row.extras,
+        )
 
     def save_details(self, title_id: str, details: Details) -> None:
         """See `Session.save_details`."""
@@ -129,6 +134,7 @@ class SqlSession:
             "frames": details.frames,
             "starts": _packed(details.starts),
             "highlights": details.highlights,
+            "extras": details.extras,
         }
         self._upsert(MEDIA_DETAILS, {"title_id": title_id, **parts}, "title_id")
 

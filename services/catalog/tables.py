@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 from services.runtime import idempotency
@@ -71,6 +72,7 @@ MEDIA_DETAILS = Table(
     Column("frames", LargeBinary, nullable=False),
     Column("starts", LargeBinary, nullable=False),  # little-endian 64-bit integers
     Column("highlights", LargeBinary, nullable=False),
+    Column("extras", LargeBinary, nullable=False, server_default=text("''")),
 )
 
 RENDITIONS = Table(

@@ -222,6 +222,21 @@ class Catalog:
             session.save_title(new)
         return new
 
+    async def publish_extras(self, title_id: str, job: str, extras: bytes) -> None:
+        """Set text tracks, chapters and storyboard, in the contract's encoding.
+
+        Raises `TitleNotFound`, `NotTheJob`, `MediaFailed`, `MediaNotRead`.
+        """
+
+        def run(session: Session) -> None:
+            _, media = _processing(session, title_id, job)
+            old = session.details(title_id)
+            if old.extras != extras:
+                session.save_details(title_id, replace(old, extras=extras))
+                session.save_media(replace(media, version=media.version + 1), ())
+
+        await self._write(run)
+
     async def fail_media(self, title_id: str, job: str, error: bytes) -> None:
         """Mark the processing as failed for good. Raises `TitleNotFound`, `NotTheJob`, `MediaComplete`."""
 

@@ -9,19 +9,17 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
-    PictureFormat,
     SourceClock,
     VideoCodec,
     VideoRung,
 )
+from services.media.pictures import PictureFormat
 from services.media.sandbox import INPUT_FLAGS, ffmpeg
 from services.media.time import run_lengths
 
 PROGRESSIVE = PictureFormat()
 #: Frames before a chunk that judge the fields of its first.
 FIELDS_CONTEXT = 3
-#: Code points of ITU-T H.273.
-BT709, UNSPECIFIED, BT2020 = 1, 2, 9
 
 
 def _global_flags() -> list[str]:
@@ -104,34 +102,11 @@ def _cut_filters(chunk: Chunk, clock: SourceClock, picture: PictureFormat) -> li
     return [*early, "bwdif=mode=send_frame:deint=interlaced", *exact]
 
 
-def _color_filters(picture: PictureFormat, rungs: Sequence[VideoRung]) -> list[str]:
-    """Filters that turn what only some screens show into BT.709, at the largest rung's size to be cheap."""
-    if not (picture.high_dynamic_range or picture.wide_gamut):
-        return []
-    # A source that names only some means the usual companions; said by frames, as the converter finds no way
-    # from options alone.
-    primaries = picture.color_primaries if picture.color_primaries != UNSPECIFIED else BT2020
-    transfer = picture.color_transfer if picture.color_transfer != UNSPECIFIED else BT709
-    matrix = picture.color_matrix if picture.color_matrix != UNSPECIFIED else BT2020
-    said = f"setparams=color_primaries={primaries}:color_trc={transfer}:colorspace={matrix}"
-    size = f"w={max(rung.width for rung in rungs)}:h={max(rung.height for rung in rungs)}"
-    end = "p=709:t=709:m=709:r=tv"
-    if not picture.high_dynamic_range:
-        return [said, f"zscale={size}:{end}"]
-    return [
-        said,
-        # Linear light; 100 cd/m² is what a screen of standard range shows as white.
-        f"zscale={size}:t=linear:npl=100,format=gbrpf32le",
-        "zscale=p=709",
-        # Leaves dark and middle tones as they are and rolls highlights off (hable makes all of them darker).
-        "tonemap=mobius:desat=0",
-        f"zscale={end},format=yuv420p",
-    ]
-
-
 def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], picture: PictureFormat) -> str:
     """One decode, fanned out to all rungs."""
-    shared = [*_cut_filters(chunk, clock, picture), *_color_filters(picture, rungs)]
+    # Colours are turned at the largest rung's size, to be cheap.
+    largest = max(rungs, key=lambda rung: rung.width * rung.height)
+    shared = _cut_filters(chunk, clock, picture) + picture.color_filters(largest.width, largest.height)
     shared += [*_clock_filters(chunk, clock), f"split={len(rungs)}"]
     outlets = "".join(f"[s{i}]" for i in range(len(rungs)))
     lines = [f"[0:{clock.stream_index}]{','.join(shared)}{outlets}"]

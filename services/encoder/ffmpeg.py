@@ -13,7 +13,6 @@ from services.encoder.command import PROGRESSIVE, audio_command, video_command
 from services.encoder.model import (
     AudioRung,
     Chunk,
-    PictureFormat,
     Rendition,
     Segment,
     SoundSpan,
@@ -24,6 +23,7 @@ from services.encoder.model import (
 from services.encoder.package import AudioPackager, package_video
 from services.media import sandbox
 from services.media.errors import PackagingMismatch
+from services.media.pictures import PictureFormat
 
 #: Encoded chunks larger than this are none.
 MAX_ENCODED_BYTES = 512 << 20

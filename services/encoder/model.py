@@ -58,26 +58,6 @@ class SourceClock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFormat:
-    """What of the source's pictures decides how they are treated; colours by ITU-T H.273."""
-
-    interlaced: bool = False
-    color_primaries: int = 2
-    color_transfer: int = 2
-    color_matrix: int = 2
-
-    @property
-    def high_dynamic_range(self) -> bool:
-        """Whether it is PQ (16) or HLG (18)."""
-        return self.color_transfer in (16, 18)
-
-    @property
-    def wide_gamut(self) -> bool:
-        """Whether its primaries are those of BT.2020 (9) or P3 (11, 12)."""
-        return self.color_primaries in (9, 11, 12)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Chunk:
     """A stretch of the timeline that becomes one segment."""
 

@@ -12,7 +12,6 @@ from typing import Protocol
 from services.encoder.model import (
     AudioRung,
     Chunk,
-    PictureFormat,
     Rendition,
     Segment,
     SoundSpan,
@@ -21,6 +20,7 @@ from services.encoder.model import (
     VideoRung,
 )
 from services.media.errors import PackagingMismatch
+from services.media.pictures import PictureFormat
 from services.media.sources import source_file
 from services.runtime.errors import AlreadyExists
 from services.runtime.objects import ObjectStore

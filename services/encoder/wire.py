@@ -11,7 +11,6 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
-    PictureFormat,
     Segment,
     SoundSpan,
     SourceClock,
@@ -21,6 +20,7 @@ from services.encoder.model import (
 from services.encoder.usecases import StoredRendition, StoredSegment
 from services.media.containers import run_up_seconds
 from services.media.messages import fraction_of, frame_runs_of
+from services.media.pictures import PictureFormat
 from services.runtime.errors import InvalidArgument
 
 VIDEO_CODECS = {media.VIDEO_CODEC_H264: VideoCodec.H264, media.VIDEO_CODEC_AV1: VideoCodec.AV1}

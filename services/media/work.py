@@ -41,6 +41,7 @@ Result = (
     | preprocessor.AnalyzeResult
     | encoder.EncodeVideoResult
     | encoder.EncodeAudioResult
+    | preprocessor.ExtractResult
 )
 
 
@@ -123,6 +124,8 @@ def _done(task: scheduler.Task, result: Result) -> api.WorkRequest:
         done.analyze.CopyFrom(result)
     elif isinstance(result, encoder.EncodeVideoResult):
         done.encode_video.CopyFrom(result)
+    elif isinstance(result, preprocessor.ExtractResult):
+        done.extract.CopyFrom(result)
     else:
         done.encode_audio.CopyFrom(result)
     return api.WorkRequest(done=done)

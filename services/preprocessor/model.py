@@ -66,6 +66,39 @@ class SourceAudio:
     default: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceText:
+    """A track of text of the source."""
+
+    stream_index: int
+    codec: str
+    #: BCP 47; `und` when not known.
+    language: str
+    #: Name of the track; may be empty.
+    label: str
+    default: bool
+    #: Whether it holds only what must be read by all.
+    forced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """A named part of the title, on its time axis."""
+
+    start_ns: int
+    end_ns: int
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file in the origin."""
+
+    object_key: str
+    size_bytes: int
+    sha256: bytes
+
+
 class TreatmentKind(enum.Enum):
     """What is done to a source; see `Treatment.Kind` in the contract."""
 
@@ -108,6 +141,9 @@ class SourceReport:
     audios: tuple[SourceAudio, ...]
     #: What will be done and why.
     treatments: tuple[Treatment, ...]
+    #: Tracks of text that can be turned into WebVTT.
+    texts: tuple[SourceText, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,14 +23,38 @@ from services.media.errors import (
     SourceTruncated,
     SourceUnsupported,
 )
-from services.media.time import FrameRun, Timeline, ticks_to_ns_up, with_held_frames
-from services.preprocessor.model import Probe, SourceAudio, SourceReport, SourceVideo
+from services.media.time import NS_PER_SECOND, FrameRun, Timeline, ticks_to_ns_up, with_held_frames
+from services.preprocessor.model import (
+    Chapter,
+    Probe,
+    SourceAudio,
+    SourceReport,
+    SourceText,
+    SourceVideo,
+)
 from services.preprocessor.sniff import sniff
 from services.preprocessor.treatments import Lengths, treatments
 
 CHILD = str(Path(__file__).with_name("probe_child.py"))
 SMALLEST_SIDE, LARGEST_SIDE = 16, 8192
 MAX_FPS = 240
+#: Text as decoders name it that is characters, not pictures of them.
+TEXT_CODECS = frozenset(
+    {
+        "subrip",
+        "srt",
+        "ass",
+        "ssa",
+        "mov_text",
+        "webvtt",
+        "text",
+        "microdvd",
+        "subviewer",
+        "sami",
+        "realtext",
+        "stl",
+    }
+)
 #: The longest title.
 MOST_SECONDS = 24 * 3600
 #: How many frames H.264 as encoded here reorders by.
@@ -162,6 +186,26 @@ def _audios(facts: dict[str, Any]) -> tuple[SourceAudio, ...]:
     )
 
 
+def _texts(facts: dict[str, Any]) -> tuple[list[SourceText], list[SourceText]]:
+    """The tracks of text, and those that hold pictures of text."""
+    found = [SourceText(**one) for one in facts["texts"]]
+    return [one for one in found if one.codec in TEXT_CODECS], [
+        one for one in found if one.codec not in TEXT_CODECS
+    ]
+
+
+def _chapters(facts: dict[str, Any], duration_ns: int) -> tuple[Chapter, ...]:
+    """The chapters on the title's time axis; what lies outside is left out."""
+    zero = facts["first_pts"] * _rational(facts["time_base"])
+    found = []
+    for one in facts["chapters"]:
+        start, end = (math.ceil((_rational(one[edge]) - zero) * NS_PER_SECOND) for edge in ("start", "end"))
+        start, end = max(start, 0), min(end, duration_ns)
+        if start < end:
+            found.append(Chapter(start_ns=start, end_ns=end, name=one["name"]))
+    return tuple(sorted(found, key=lambda chapter: chapter.start_ns))
+
+
 def _lengths(facts: dict[str, Any], timeline: Timeline) -> Lengths:
     zero = facts["first_pts"] * _rational(facts["time_base"])
     return Lengths(
@@ -196,12 +240,14 @@ async def inspect(path: Path) -> SourceReport:
     facts = await _facts(path, deep=False)
     rate = _rational(facts["average_rate"]) or _rational(facts["base_rate"]) or Fraction(1)
     video, audios = _video(facts, rate, facts["announced_frames"]), _audios(facts)
+    texts, drawn = _texts(facts)
     return SourceReport(
         container=facts["container"],
         duration_ns=facts["duration_us"] * 1000,
         video=video,
         audios=audios,
-        treatments=treatments(video, audios, None),
+        treatments=treatments(video, audios, drawn, None),
+        texts=tuple(texts),
     )
 
 
@@ -225,11 +271,15 @@ async def probe(path: Path) -> Probe:
     timeline = presented(pictures, lengths.picture_hold)
     video, audios = _video(facts, pictures.constant_rate, timeline.frame_count), _audios(facts)
     video = replace(video, decode_delay_ticks=timeline.reorder_ticks(REORDERED_FRAMES))
+    texts, drawn = _texts(facts)
+    duration_ns = ticks_to_ns_up(timeline.duration_ticks, timeline.timescale)
     report = SourceReport(
         container=facts["container"],
-        duration_ns=ticks_to_ns_up(timeline.duration_ticks, timeline.timescale),
+        duration_ns=duration_ns,
         video=video,
         audios=audios,
-        treatments=treatments(video, audios, lengths),
+        treatments=treatments(video, audios, drawn, lengths),
+        texts=tuple(texts),
+        chapters=_chapters(facts, duration_ns),
     )
     return Probe(report=report, timeline=timeline)

@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 
 #: More frames than twelve hours at 120 a second.
 MAX_FRAMES = 6_000_000
+MAX_CHAPTERS = 1000
 #: Frames decoded at the start to learn what only the decoder knows.
 HEAD_FRAMES = 12
 
@@ -186,6 +187,30 @@ def _key_distance(frames: list[Shown]) -> int:
     return max(end - key for key, end in zip(keys, ends, strict=True))
 
 
+def _text(stream: Any) -> dict[str, Any]:
+    context = stream.codec_context
+    return {
+        "stream_index": stream.index,
+        "codec": context.name if context is not None else "",
+        "language": stream.language or "und",
+        "label": stream.metadata.get("title", "")[:200],
+        "default": bool(stream.disposition & Disposition.default),
+        "forced": bool(stream.disposition & Disposition.forced),
+    }
+
+
+def _chapters(container: InputContainer) -> list[dict[str, Any]]:
+    """Start and end in seconds on the container's clock, and the name."""
+    return [
+        {
+            "start": _fraction(chapter["start"] * (chapter["time_base"] or Fraction(0))),
+            "end": _fraction(chapter["end"] * (chapter["time_base"] or Fraction(0))),
+            "name": chapter["metadata"].get("title", "")[:500],
+        }
+        for chapter in container.chapters()[:MAX_CHAPTERS]
+    ]
+
+
 def _runs(frames: list[Shown]) -> list[tuple[int, int]]:
     durations = [following.pts - one.pts for one, following in pairwise(frames)]
     if any(duration <= 0 for duration in durations):
@@ -243,6 +268,8 @@ def read(source_fd: int, formats: str, coarse: list[str] | None) -> dict[str, An
             "announced_frames": stream.frames,
             "duration_us": container.duration or 0,
             "audios": [_audio(one) for one in container.streams.audio if one.codec_context is not None],
+            "texts": [_text(one) for one in container.streams.subtitles],
+            "chapters": _chapters(container),
         }
         if coarse is not None:
             facts |= _all_frames(container, stream, coarse, facts["audios"])

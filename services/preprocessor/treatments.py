@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from services.media.pictures import WIDE_PRIMARIES
 from services.preprocessor.ladder import MOST_AUDIOS
-from services.preprocessor.model import SourceAudio, SourceVideo, Treatment, TreatmentKind
+from services.preprocessor.model import SourceAudio, SourceText, SourceVideo, Treatment, TreatmentKind
 
 #: Samples in which pictures leave the encoder, and their synonyms.
 PLAIN_SAMPLES = frozenset({"yuv420p", "yuvj420p", "nv12"})
@@ -15,7 +16,6 @@ PLAIN_SAMPLES = frozenset({"yuv420p", "yuvj420p", "nv12"})
 FAR_KEYS_SECONDS = 20
 #: Differences between the ends of picture and sound that nobody hears.
 UNHEARD_SECONDS = Fraction(1, 10)
-BT709, UNSPECIFIED, WIDE_GAMUT = 1, 2, (9, 11, 12)
 HDR_NAMES = {16: "PQ", 18: "HLG"}
 
 
@@ -62,7 +62,7 @@ def _colors(video: SourceVideo) -> Iterator[Treatment]:
         name = HDR_NAMES[video.color_transfer]
         reason = f"High dynamic range ({name}) is mapped to the standard range, which every screen shows."
         yield Treatment(kind=TreatmentKind.TONE_MAP, reason=reason)
-    elif video.color_primaries in WIDE_GAMUT:
+    elif video.color_primaries in WIDE_PRIMARIES:
         reason = "Colours of a wide gamut are turned into BT.709."
         yield Treatment(kind=TreatmentKind.CONVERT_COLOR, reason=reason)
     if video.full_range:
@@ -114,15 +114,21 @@ def _sound(audio: SourceAudio, lengths: Lengths | None) -> Iterator[Treatment]:
 
 
 def treatments(
-    video: SourceVideo, audios: Sequence[SourceAudio], lengths: Lengths | None
+    video: SourceVideo, audios: Sequence[SourceAudio], drawn: Sequence[SourceText], lengths: Lengths | None
 ) -> tuple[Treatment, ...]:
-    """All that is done to a source, in the order in which it is done; `lengths` once its frames are read."""
+    """All that is done to a source, in the order in which it is done.
+
+    `drawn` are text tracks that hold pictures; `lengths` are known once all frames are read.
+    """
     said = [*_pictures(video), *_colors(video), *_times(video, lengths)]
     for audio in audios[:MOST_AUDIOS]:
         said += _sound(audio, lengths)
     for audio in audios[MOST_AUDIOS:]:
         reason = f"Sound track {audio.stream_index} is left out: {MOST_AUDIOS} are made at most."
         said.append(Treatment(kind=TreatmentKind.DROP_TRACK, reason=reason, stream_index=audio.stream_index))
+    for text in drawn:
+        reason = f"Text track {text.stream_index} is left out: {text.codec or 'it'} holds pictures of text."
+        said.append(Treatment(kind=TreatmentKind.DROP_TRACK, reason=reason, stream_index=text.stream_index))
     if not audios:
         said.append(Treatment(kind=TreatmentKind.NO_SOUND, reason="There is no sound."))
     return tuple(said)

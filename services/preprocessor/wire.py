@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from kino.media.v1 import media_pb2 as media
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from services.media.messages import fraction_of, frame_runs_message
-from services.media.time import Timeline
+from services.media.time import NS_PER_SECOND, Timeline
+from services.preprocessor.extract import COLUMNS, ROWS, Extracted
 from services.preprocessor.model import (
+    Chapter,
     Feature,
     Highlight,
     Ladder,
@@ -18,7 +20,9 @@ from services.preprocessor.model import (
     PlannedChunk,
     SourceAudio,
     SourceReport,
+    SourceText,
     SourceVideo,
+    StoredFile,
     Treatment,
     TreatmentKind,
     Window,
@@ -83,6 +87,18 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
         ],
         treatments=[one.reason for one in report.treatments],
         steps=[_treatment_message(one) for one in report.treatments],
+        texts=[
+            preprocessor.SourceText(
+                stream_index=text.stream_index,
+                codec=text.codec,
+                language=text.language,
+                label=text.label,
+                default_track=text.default,
+                forced=text.forced,
+            )
+            for text in report.texts
+        ],
+        chapters=map(_chapter_message, report.chapters),
     )
 
 
@@ -127,6 +143,69 @@ def report_of(message: preprocessor.SourceReport) -> SourceReport:
             for audio in message.audios
         ),
         treatments=tuple(_treatment_of(one) for one in message.steps),
+        texts=tuple(
+            SourceText(
+                stream_index=text.stream_index,
+                codec=text.codec,
+                language=text.language,
+                label=text.label,
+                default=text.default_track,
+                forced=text.forced,
+            )
+            for text in message.texts
+        ),
+        chapters=tuple(
+            Chapter(
+                start_ns=chapter.start_offset.ToNanoseconds(),
+                end_ns=chapter.end_offset.ToNanoseconds(),
+                name=chapter.name,
+            )
+            for chapter in message.chapters
+        ),
+    )
+
+
+def _chapter_message(chapter: Chapter) -> media.Chapter:
+    return media.Chapter(
+        start_offset=duration(chapter.start_ns), end_offset=duration(chapter.end_ns), name=chapter.name
+    )
+
+
+def extras_message(
+    report: SourceReport, found: Extracted, sheets: Sequence[StoredFile], texts: Sequence[StoredFile]
+) -> media.Extras:
+    """What belongs to the title; `sheets` and `texts` say where its files were stored."""
+    board = found.board
+    return media.Extras(
+        chapters=map(_chapter_message, report.chapters),
+        storyboard=media.Storyboard(
+            sheets=[
+                media.StoryboardSheet(
+                    object_key=sheet.object_key, size_bytes=sheet.size_bytes, sha256=sheet.sha256
+                )
+                for sheet in sheets
+            ],
+            tile_width=board.tile_width,
+            tile_height=board.tile_height,
+            columns=COLUMNS,
+            rows=ROWS,
+            interval=duration(board.interval_s * NS_PER_SECOND),
+            tile_count=board.tile_count,
+        ),
+        text_tracks=[
+            media.TextTrack(
+                track_id=text.track_id,
+                language=text.source.language,
+                label=text.source.label,
+                default_track=text.source.default,
+                forced=text.source.forced,
+                object_key=stored.object_key,
+                size_bytes=stored.size_bytes,
+                sha256=stored.sha256,
+                cue_count=text.cue_count,
+            )
+            for text, stored in zip(found.texts, texts, strict=True)
+        ],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from kino.encoder.v1 import resources_pb2 as encoder
@@ -14,7 +15,8 @@ from services.media.sources import source_file
 from services.media.work import Handler, Reporter
 from services.preprocessor import wire
 from services.preprocessor.analyze import analyze
-from services.preprocessor.model import Window
+from services.preprocessor.extract import extract
+from services.preprocessor.model import StoredFile, Window
 from services.preprocessor.plan import plan_chunks
 from services.preprocessor.probe import probe
 from services.runtime.errors import InvalidArgument
@@ -22,14 +24,14 @@ from services.runtime.objects import ObjectStore
 
 
 class LookTasks:
-    """Does `probe` and `analyze` tasks."""
+    """Does `probe`, `analyze` and `extract` tasks."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def handlers(self) -> dict[str, Handler]:
         """By the name of the task's `spec`."""
-        return {"probe": self.probe, "analyze": self.analyze}
+        return {"probe": self.probe, "analyze": self.analyze, "extract": self.extract}
 
     async def probe(self, task: scheduler.Task, reporter: Reporter) -> preprocessor.ProbeResult:
         """What a source is, and all its frames."""
@@ -56,6 +58,29 @@ class LookTasks:
             features=map(wire.feature_message, seen.features),
         )
 
+    async def extract(self, task: scheduler.Task, reporter: Reporter) -> preprocessor.ExtractResult:
+        """Text tracks, chapters and small pictures, the files stored under keys of this attempt."""
+        spec = task.extract
+        report = wire.report_of(spec.report)
+        async with source_file(self._objects, spec.source.object_key) as path:
+            found = await extract(path, report, reporter.progress)
+        prefix = f"{spec.output_prefix}/extras"
+        sheets = [
+            await self._store(f"{prefix}/board-{number:04d}-{task.fence}.jpg", sheet)
+            for number, sheet in enumerate(found.sheets)
+        ]
+        texts = [
+            await self._store(f"{prefix}/{text.track_id}-{task.fence}.vtt", text.data) for text in found.texts
+        ]
+        return preprocessor.ExtractResult(
+            extras=wire.extras_message(report, found, sheets, texts), command="\n".join(found.commands)
+        )
+
+    async def _store(self, key: str, data: bytes) -> StoredFile:
+        digest = hashlib.sha256(data)
+        await self._objects.put(key, data, sha256=digest.hexdigest())
+        return StoredFile(object_key=key, size_bytes=len(data), sha256=digest.digest())
+
 
 async def capabilities() -> encoder.Capabilities:
     """What this machine does, and what shields it from hostile sources.
@@ -66,7 +91,7 @@ async def capabilities() -> encoder.Capabilities:
     if not held.isolates_network:
         raise SandboxUnavailable(problem="neither a network namespace nor a system call filter can be had")
     return encoder.Capabilities(
-        task_kinds=[encoder.TASK_KIND_PROBE, encoder.TASK_KIND_ANALYZE],
+        task_kinds=[encoder.TASK_KIND_PROBE, encoder.TASK_KIND_ANALYZE, encoder.TASK_KIND_EXTRACT],
         ffmpeg_version=await sandbox.ffmpeg_version(),
         sandbox=held.names(),
         core_count=os.cpu_count() or 1,

@@ -80,11 +80,12 @@ class TaskKind(enum.Enum):
     ANALYZE = "ANALYZE"
     ENCODE_VIDEO = "ENCODE_VIDEO"
     ENCODE_AUDIO = "ENCODE_AUDIO"
+    EXTRACT = "EXTRACT"
 
     @property
     def publishes(self) -> bool:
-        """Whether its result is segments."""
-        return self in (TaskKind.ENCODE_VIDEO, TaskKind.ENCODE_AUDIO)
+        """Whether its result goes to the catalogue."""
+        return self in (TaskKind.ENCODE_VIDEO, TaskKind.ENCODE_AUDIO, TaskKind.EXTRACT)
 
 
 class Tier(enum.IntEnum):

@@ -255,7 +255,7 @@ class Pipeline:
     async def _add_sound(
         self, job: Job, probe: preprocessor.ProbeResult, grid: Sequence[Chunk], *, goes_on: bool
     ) -> None:
-        """Hand out the sound of the grid so far, from where the last task of the track ends."""
+        """Hand out the sound of the grid so far, from where the last task of the track ends, and the extras."""
         earlier = [
             encoder.EncodeAudioTask.FromString(task.spec)
             for task in await self._store.tasks(job.job_id, plan.AUDIO_PREFIX)
@@ -264,7 +264,7 @@ class Pipeline:
         first = max((end for end in ends if end < len(grid)), default=0)
         ladder = media.Ladder.FromString(job.ladder)
         tasks = plan.audio_tasks(job, probe, ladder, grid, first_segment=first, goes_on=goes_on)
-        if not await self._store.add_tasks(job.job_id, tasks):
+        if not await self._store.add_tasks(job.job_id, [*tasks, plan.extract_task(job, probe)]):
             raise _JobOver
         self._dispatcher.wake()
 

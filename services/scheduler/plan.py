@@ -12,6 +12,9 @@ from services.media.time import Timeline
 from services.scheduler.model import Chunk, Job, NewTask, Task, TaskKind, Tier, chunk_tier, priority
 
 PROBE_ID = "probe"
+EXTRACT_ID = "extract"
+#: Where among the codecs of its tier it stands: last.
+EXTRACT_PLACE = 255
 VIDEO_PREFIX = "video-"
 AUDIO_PREFIX = "audio-"
 
@@ -24,6 +27,7 @@ Result = (
     | preprocessor.AnalyzeResult
     | encoder.EncodeVideoResult
     | encoder.EncodeAudioResult
+    | preprocessor.ExtractResult
 )
 
 
@@ -37,7 +41,8 @@ def needs_of(capabilities: encoder.Capabilities) -> frozenset[str]:
     kinds = {
         TaskKind(encoder.TaskKind.Name(k).removeprefix("TASK_KIND_")) for k in capabilities.task_kinds if k
     }
-    needs = {need_of(kind) for kind in kinds if not kind.publishes}
+    encodes = {TaskKind.ENCODE_VIDEO, TaskKind.ENCODE_AUDIO}
+    needs = {need_of(kind) for kind in kinds - encodes}
     if TaskKind.ENCODE_VIDEO in kinds:
         needs |= {need_of(TaskKind.ENCODE_VIDEO, codec) for codec in capabilities.video_codecs}
     if TaskKind.ENCODE_AUDIO in kinds:
@@ -52,12 +57,26 @@ def need_in_words(need: str) -> str:
         return f"encode {_SPOKEN[VIDEO_NAMES[int(codec)]]}"
     if kind == TaskKind.ENCODE_AUDIO.value:
         return f"encode {_SPOKEN[AUDIO_NAMES[int(codec)]]}"
-    return "probe sources" if kind == TaskKind.PROBE.value else "analyse sources"
+    words = {
+        TaskKind.PROBE.value: "probe sources",
+        TaskKind.ANALYZE.value: "analyse sources",
+        TaskKind.EXTRACT.value: "take subtitles and small pictures out of sources",
+    }
+    return words[kind]
 
 
 def analyze_id(window: int) -> str:
     """Id of the task that analyses a window."""
     return f"analyze-{window:05d}"
+
+
+def for_encoders(report: preprocessor.SourceReport) -> preprocessor.SourceReport:
+    """What every task has to know of a source: words and chapters would be stored with each of thousands."""
+    lean = preprocessor.SourceReport()
+    lean.CopyFrom(report)
+    for field in ("treatments", "steps", "texts", "chapters"):
+        lean.ClearField(field)
+    return lean
 
 
 def probe_task(job: Job) -> NewTask:
@@ -85,7 +104,7 @@ def analyze_task(
     """Analyse a window. The timeline, often large, is put in when it is handed out (`complete_spec`)."""
     spec = preprocessor.AnalyzeTask(
         source=preprocessor.Source.FromString(job.source),
-        report=probe.report,
+        report=for_encoders(probe.report),
         start_frame=start_frame,
         frame_count=frame_count,
         first_chunk_number=first_chunk,
@@ -100,6 +119,24 @@ def analyze_task(
         frames=frame_count,
         spec=spec.SerializeToString(),
         summary=f"Analysing {span}",
+    )
+
+
+def extract_task(job: Job, probe: preprocessor.ProbeResult) -> NewTask:
+    """Take out subtitles, chapters and small pictures, after the windows that wait now."""
+    spec = preprocessor.ExtractTask(
+        source=preprocessor.Source.FromString(job.source),
+        report=probe.report,
+        output_prefix=job.output_prefix,
+    )
+    return NewTask(
+        task_id=EXTRACT_ID,
+        kind=TaskKind.EXTRACT,
+        need=need_of(TaskKind.EXTRACT),
+        priority=priority(Tier.ANALYZE, codec=EXTRACT_PLACE),
+        frames=0,
+        spec=spec.SerializeToString(),
+        summary="Taking out subtitles and small pictures",
     )
 
 
@@ -156,7 +193,7 @@ def _video_task(
     picture = frames.picture_frame(chunk.start_frame)
     spec = encoder.EncodeVideoTask(
         source=preprocessor.Source.FromString(job.source),
-        report=probe.report,
+        report=for_encoders(probe.report),
         chunk=preprocessor.Chunk(
             number=chunk.number,
             start_frame=chunk.start_frame,
@@ -217,7 +254,7 @@ def audio_tasks(
             frames=0,
             spec=encoder.EncodeAudioTask(
                 source=preprocessor.Source.FromString(job.source),
-                report=probe.report,
+                report=for_encoders(probe.report),
                 rung=rung,
                 timescale=probe.timeline.timescale,
                 segment_start_ticks=[chunk.start_ticks for chunk in chunks],
@@ -230,6 +267,12 @@ def audio_tasks(
         )
         for rung in ladder.audios
     ]
+
+
+def extras_keys(extras: media.Extras) -> list[str]:
+    """The objects that a title's extras name."""
+    sheets = [sheet.object_key for sheet in extras.storyboard.sheets]
+    return [*sheets, *(track.object_key for track in extras.text_tracks)]
 
 
 def renditions_of(ladder: media.Ladder, report: preprocessor.SourceReport) -> list[media.Rendition]:
@@ -292,6 +335,8 @@ def result_problem(task: Task, result: Result) -> str | None:
         fits = result.rendition.rendition_id == wanted_id
         fits = fits and numbers == list(range(sound.first_segment, end))
         return None if fits else f"expected segments {sound.first_segment} to {end - 1} of {wanted_id}"
+    if task.kind is TaskKind.EXTRACT and isinstance(result, preprocessor.ExtractResult):
+        return None
     return f"{type(result).__name__} is no result of this task"
 
 

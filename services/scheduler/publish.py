@@ -16,11 +16,13 @@ from kino.catalog.v1 import catalog_pb2 as catalog
 from kino.catalog.v1 import resources_pb2 as titles
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from kino.encoder.v1 import resources_pb2 as encoder
+from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from services.runtime.clock import Clock
 from services.runtime.errors import Code, KinoError
 from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
-from services.scheduler.model import Job, Lease, TaskKind, TaskState
+from services.scheduler.model import Job, Lease, Task, TaskKind, TaskState
+from services.scheduler.plan import extras_keys
 from services.scheduler.remote import detached, failure_of_error, patiently
 from services.scheduler.signals import Signals
 from services.scheduler.store import Ended, Store
@@ -115,12 +117,7 @@ class SegmentPublisher:
         if task.state is not TaskState.PUBLISHING:
             return
         try:
-            if task.kind is TaskKind.ENCODE_VIDEO:
-                renditions = list(encoder.EncodeVideoResult.FromString(task.result).renditions)
-            else:
-                renditions = [encoder.EncodeAudioResult.FromString(task.result).rendition]
-            published = [await self._publish(job, rendition) for rendition in renditions]
-            if all(published):
+            if await self._publish_result(job, task):
                 await self._store.settle(job.job_id, task.task_id)
         except Exception as error:
             _log.error("publication refused", task=task.name, exc_info=error)
@@ -129,6 +126,19 @@ class SegmentPublisher:
                 await self._store.fail_publication(job.job_id, task.task_id, failure_of_error(error), now)
             )
         self._signals.changed(job.job_id)
+
+    async def _publish_result(self, job: Job, task: Task) -> bool:
+        """Publish what a task made. False when the job ended before."""
+        if task.kind is TaskKind.EXTRACT:
+            extras = preprocessor.ExtractResult.FromString(task.result).extras
+            request = catalog.PublishExtrasRequest(title=job.title, job=job.name, extras=extras)
+            alive = partial(self._alive, job.job_id)
+            return await patiently(partial(self._catalog.PublishExtras, request), alive) is not None
+        if task.kind is TaskKind.ENCODE_VIDEO:
+            renditions = list(encoder.EncodeVideoResult.FromString(task.result).renditions)
+        else:
+            renditions = [encoder.EncodeAudioResult.FromString(task.result).rendition]
+        return all([await self._publish(job, rendition) for rendition in renditions])
 
     async def _publish(self, job: Job, rendition: encoder.EncodedRendition) -> bool:
         """Publish segments. False when the job ended before. Raises `KinoError` when they are refused."""
@@ -193,7 +203,7 @@ class SegmentPublisher:
             raise
         if answer is None or answer.media.job != job.name:
             return set()
-        keys = set()
+        keys = set(extras_keys(answer.media.extras))
         for rendition in answer.media.renditions:
             keys |= {rendition.init_object_key} | await self._segments(job.title, rendition.rendition_id)
         return keys

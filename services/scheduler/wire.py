@@ -83,9 +83,8 @@ def progress_of(
         renditions += [_rendition(rung.rendition_id, counts, share) for rung in video.rungs]
     for rung in ladder.audios:
         published = counts.published.get(rung.rendition_id, 0)
-        holding = running.get(f"{plan.AUDIO_PREFIX}{rung.rendition_id}")
-        share = max(published / max(counts.planned, 1), holding.progress if holding else 0.0)
-        renditions.append(_rendition(rung.rendition_id, counts, min(share, 1.0)))
+        share = min(published / max(counts.planned, 1), 1.0)
+        renditions.append(_rendition(rung.rendition_id, counts, share))
     if job.state is JobState.SUCCEEDED:
         for rendition in renditions:
             rendition.progress = 1.0
@@ -219,4 +218,6 @@ def keys_of(result: plan.Result) -> list[str]:
         return [segment.object_key for rendition in result.renditions for segment in rendition.segments]
     if isinstance(result, encoder.EncodeAudioResult):
         return [segment.object_key for segment in result.rendition.segments]
+    if isinstance(result, preprocessor.ExtractResult):
+        return plan.extras_keys(result.extras)
     return []

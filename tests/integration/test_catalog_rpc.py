@@ -461,6 +461,31 @@ async def test_contradicting_publications_are_refused(world: World) -> None:
     )
 
 
+async def test_extras_may_come_at_any_time_and_are_the_titles_own_jobs_only(world: World) -> None:
+    title, service = await playable(world, await world.stub("users/ann", "publisher"))
+    before = (await service.GetMedia(pb.GetMediaRequest(title=title.name))).media
+    extras = media_pb2.Extras(
+        text_tracks=[
+            media_pb2.TextTrack(
+                track_id="vtt-eng-0", language="eng", object_key="k", size_bytes=9, sha256=bytes(32)
+            )
+        ],
+        chapters=[
+            media_pb2.Chapter(
+                start_offset=Duration(seconds=0), end_offset=Duration(seconds=3), name="Opening"
+            )
+        ],
+    )
+    wanted = pb.PublishExtrasRequest(title=title.name, job=JOB, extras=extras)
+    for _ in range(2):
+        await service.PublishExtras(wanted)
+    after = (await service.GetMedia(pb.GetMediaRequest(title=title.name))).media
+    assert (after.extras, after.etag != before.etag) == (extras, True)
+    assert list(after.timeline.segment_start_ticks) == GRID
+    wanted.job = "jobs/other"
+    assert (await refused(service.PublishExtras(wanted)))[1] == "NOT_THE_TITLES_JOB"
+
+
 async def test_a_published_grid_never_changes(world: World) -> None:
     owner, service = await world.stub("users/ann", "publisher"), await world.stub(None)
     title = await create(owner)

@@ -13,7 +13,6 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
-    PictureFormat,
     Rendition,
     SoundSpan,
     SourceClock,
@@ -22,6 +21,7 @@ from services.encoder.model import (
 )
 from services.media import cmaf
 from services.media.containers import run_up_seconds
+from services.media.pictures import PictureFormat
 from services.media.sandbox import ffmpeg
 from services.preprocessor.analyze import analyze
 from services.preprocessor.model import PlannedChunk, Probe

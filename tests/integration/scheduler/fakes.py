@@ -85,6 +85,12 @@ class Catalog(catalog_grpc.CatalogServiceServicer):
                 lost.append(segment.object_key)
         return catalog.PublishSegmentsResponse(state=titles.Title.STATE_PLAYABLE, superseded_object_keys=lost)
 
+    async def PublishExtras(
+        self, request: catalog.PublishExtrasRequest, context: Any
+    ) -> catalog.PublishExtrasResponse:
+        self.media[request.title].extras.CopyFrom(request.extras)
+        return catalog.PublishExtrasResponse()
+
     async def FailMedia(self, request: catalog.FailMediaRequest, context: Any) -> catalog.FailMediaResponse:
         self.failures[request.title] = request.error
         return catalog.FailMediaResponse()
@@ -306,6 +312,8 @@ class Worker:
                 for rung in spec.rungs
             ]
             return encoder.EncodeVideoResult(renditions=made, command="ffmpeg -i source")
+        if kind == "extract":
+            return await self._extracted(task)
         audio = task.encode_audio
         numbers = list(range(audio.first_segment, len(audio.segment_start_ticks)))
         made_audio = await self._rendition(
@@ -322,6 +330,12 @@ class Worker:
         report = source.SourceReport(container="mov", video=video)
         report.audios.add(stream_index=1, codec="aac", language="und")
         return source.ProbeResult(report=report, timeline=timeline)
+
+    async def _extracted(self, task: scheduler.Task) -> source.ExtractResult:
+        key = f"{task.extract.output_prefix}/extras/vtt-eng-0-{task.fence}.vtt"
+        await self.objects.put(key, b"WEBVTT\n")
+        track = media.TextTrack(track_id="vtt-eng-0", object_key=key, size_bytes=7, sha256=bytes(32))
+        return source.ExtractResult(extras=media.Extras(text_tracks=[track]))
 
     def _analysed(self, spec: source.AnalyzeTask) -> source.AnalyzeResult:
         assert sum(run.count for run in spec.timeline.frame_runs) == self.seconds * FPS

@@ -120,7 +120,7 @@ async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: P
             await w.create()
             job = await w.end_of()
         assert job.state == scheduler.Job.STATE_SUCCEEDED
-        assert (job.progress, job.task_count, job.done_task_count) == (1.0, 21, 21)
+        assert (job.progress, job.task_count, job.done_task_count) == (1.0, 22, 22)
         whole = list(range(8))
         renditions = ("h264-720", "h264-480", "av1-480", "aac-128-und-0")
         assert w.catalog.numbers(TITLE) == dict.fromkeys(renditions, whole)
@@ -207,7 +207,8 @@ async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_publish
         assert "jobs/j1/tasks/video-h264-000004" in worker.stopped
         published = {key for _, _, key in w.catalog.publications}
         inits = {r.init_object_key for r in w.catalog.media[TITLE].renditions if r.init_object_key}
-        assert set(await objects_of(w.process)) == published | inits
+        extras = {track.object_key for track in w.catalog.media[TITLE].extras.text_tracks}
+        assert set(await objects_of(w.process)) == published | inits | extras
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -237,7 +238,7 @@ async def test_results_wait_for_a_catalogue_that_is_down(tmp_path: Path, restart
         worker = w.worker()
         async with working(worker):
             await w.create()
-            await until(lambda: len(worker.settled) == 21)
+            await until(lambda: len(worker.settled) == 22)
             assert catalog.publications == []
             if not restart:
                 catalog.down = False

@@ -10,11 +10,11 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
-    PictureFormat,
     SourceClock,
     VideoCodec,
     VideoRung,
 )
+from services.media.pictures import PictureFormat
 from services.media.time import FrameRun
 
 FPS = Fraction(30000, 1001)

@@ -475,6 +475,55 @@ class PublishSegmentsResponse(_message.Message):
 Global___PublishSegmentsResponse: _TypeAlias = PublishSegmentsResponse  # noqa: Y015
 
 @_typing.final
+class PublishExtrasRequest(_message.Message):
+    """Request message for `CatalogService.PublishExtras`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Required. Format: `titles/{title}`."""
+    job: _builtins.str
+    """Required. Format: `jobs/{job}`; must be the title's job."""
+    @_builtins.property
+    def extras(self) -> _media_pb2.Extras:
+        """Required. What belongs to the title."""
+
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        job: _builtins.str = ...,
+        extras: _media_pb2.Extras | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras", "job", b"job", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishExtrasRequest: _TypeAlias = PublishExtrasRequest  # noqa: Y015
+
+@_typing.final
+class PublishExtrasResponse(_message.Message):
+    """Response message for `CatalogService.PublishExtras`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishExtrasResponse: _TypeAlias = PublishExtrasResponse  # noqa: Y015
+
+@_typing.final
 class FailMediaRequest(_message.Message):
     """Request message for `CatalogService.FailMedia`."""
 

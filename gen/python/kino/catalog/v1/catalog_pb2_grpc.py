@@ -75,6 +75,11 @@ class CatalogServiceStub:
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishSegmentsRequest.SerializeToString,
                 response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishSegmentsResponse.FromString,
                 _registered_method=True)
+        self.PublishExtras = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/PublishExtras',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishExtrasRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishExtrasResponse.FromString,
+                _registered_method=True)
         self.FailMedia = channel.unary_unary(
                 '/kino.catalog.v1.CatalogService/FailMedia',
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.FailMediaRequest.SerializeToString,
@@ -156,6 +161,13 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishExtras(self, request, context):
+        """Sets the subtitles, chapters and storyboard of a title; replaces what another attempt set before. The title may be complete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FailMedia(self, request, context):
         """Marks the title's processing as failed, with the reason for the uploader.
         """
@@ -219,6 +231,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.PublishSegments,
                     request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishSegmentsRequest.FromString,
                     response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishSegmentsResponse.SerializeToString,
+            ),
+            'PublishExtras': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishExtras,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishExtrasRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishExtrasResponse.SerializeToString,
             ),
             'FailMedia': grpc.unary_unary_rpc_method_handler(
                     servicer.FailMedia,
@@ -453,6 +470,33 @@ class CatalogService:
             '/kino.catalog.v1.CatalogService/PublishSegments',
             kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishSegmentsRequest.SerializeToString,
             kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishSegmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishExtras(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/PublishExtras',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishExtrasRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishExtrasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class CatalogServiceStub:
     """Publishes segments of one rendition. Each (rendition, number) is published once: a repetition with the same bytes
     succeeds and changes nothing, with other bytes the first one stays and the answer names it.
     """
+    PublishExtras: _aio.UnaryUnaryMultiCallable[_catalog_pb2.PublishExtrasRequest, _catalog_pb2.PublishExtrasResponse]
+    """Sets the subtitles, chapters and storyboard of a title; replaces what another attempt set before. The title may be complete."""
     FailMedia: _aio.UnaryUnaryMultiCallable[_catalog_pb2.FailMediaRequest, _catalog_pb2.FailMediaResponse]
     """Marks the title's processing as failed, with the reason for the uploader."""
     GetMedia: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetMediaRequest, _catalog_pb2.GetMediaResponse]
@@ -119,6 +121,14 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Publishes segments of one rendition. Each (rendition, number) is published once: a repetition with the same bytes
         succeeds and changes nothing, with other bytes the first one stays and the answer names it.
         """
+
+    @_abc_1.abstractmethod
+    def PublishExtras(
+        self,
+        request: _catalog_pb2.PublishExtrasRequest,
+        context: _aio.ServicerContext[_catalog_pb2.PublishExtrasRequest, _abc.Awaitable[_catalog_pb2.PublishExtrasResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.PublishExtrasResponse]:
+        """Sets the subtitles, chapters and storyboard of a title; replaces what another attempt set before. The title may be complete."""
 
     @_abc_1.abstractmethod
     def FailMedia(

@@ -167,6 +167,7 @@ class Media(_message.Message):
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Output only. The title. Format: `titles/{title}`."""
     job: _builtins.str
@@ -174,7 +175,7 @@ class Media(_message.Message):
     state: Global___Title.State.ValueType
     """Output only. State of the title."""
     etag: _builtins.str
-    """Output only. Changes with every change; a complete media never changes."""
+    """Output only. Changes with every change; of a complete media only the extras may still come."""
     @_builtins.property
     def timeline(self) -> _media_pb2.Timeline:
         """Output only. Time axis and segment grid."""
@@ -187,6 +188,10 @@ class Media(_message.Message):
     def highlights(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Highlight]:
         """Output only. Passages worth showing first."""
 
+    @_builtins.property
+    def extras(self) -> _media_pb2.Extras:
+        """Output only. Subtitles, chapters and small pictures."""
+
     def __init__(
         self,
         *,
@@ -197,10 +202,11 @@ class Media(_message.Message):
         highlights: _abc.Iterable[_media_pb2.Highlight] | None = ...,
         state: Global___Title.State.ValueType = ...,
         etag: _builtins.str = ...,
+        extras: _media_pb2.Extras | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeline", b"timeline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras", "timeline", b"timeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "highlights", b"highlights", "job", b"job", "renditions", b"renditions", "state", b"state", "timeline", b"timeline", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "extras", b"extras", "highlights", b"highlights", "job", b"job", "renditions", b"renditions", "state", b"state", "timeline", b"timeline", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

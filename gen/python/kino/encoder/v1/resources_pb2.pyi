@@ -38,6 +38,8 @@ class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.Val
     """Encode one chunk of pictures."""
     TASK_KIND_ENCODE_AUDIO: _TaskKind.ValueType  # 4
     """Encode a sound track."""
+    TASK_KIND_EXTRACT: _TaskKind.ValueType  # 5
+    """Take text tracks and small pictures out of a source."""
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper):
     """A kind of task."""
@@ -52,6 +54,8 @@ TASK_KIND_ENCODE_VIDEO: TaskKind.ValueType  # 3
 """Encode one chunk of pictures."""
 TASK_KIND_ENCODE_AUDIO: TaskKind.ValueType  # 4
 """Encode a sound track."""
+TASK_KIND_EXTRACT: TaskKind.ValueType  # 5
+"""Take text tracks and small pictures out of a source."""
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
 @_typing.final

@@ -598,3 +598,209 @@ class AudioRung(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AudioRung: _TypeAlias = AudioRung  # noqa: Y015
+
+@_typing.final
+class Extras(_message.Message):
+    """What belongs to a title besides pictures and sound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_TRACKS_FIELD_NUMBER: _builtins.int
+    CHAPTERS_FIELD_NUMBER: _builtins.int
+    STORYBOARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def text_tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextTrack]:
+        """Subtitles and captions, in the order of the source."""
+
+    @_builtins.property
+    def chapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chapter]:
+        """Chapters by start, from the source."""
+
+    @_builtins.property
+    def storyboard(self) -> Global___Storyboard:
+        """Small pictures of the whole title, for a seek bar. Not set where none were made."""
+
+    def __init__(
+        self,
+        *,
+        text_tracks: _abc.Iterable[Global___TextTrack] | None = ...,
+        chapters: _abc.Iterable[Global___Chapter] | None = ...,
+        storyboard: Global___Storyboard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["storyboard", b"storyboard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chapters", b"chapters", "storyboard", b"storyboard", "text_tracks", b"text_tracks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Extras: _TypeAlias = Extras  # noqa: Y015
+
+@_typing.final
+class TextTrack(_message.Message):
+    """Subtitles or captions of a title: one WebVTT file (W3C) in the origin, its times on the title's time axis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACK_ID_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    DEFAULT_TRACK_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    CUE_COUNT_FIELD_NUMBER: _builtins.int
+    track_id: _builtins.str
+    """Id within the title, for example `vtt-eng-0`."""
+    language: _builtins.str
+    """Language (BCP 47; `und` when not known)."""
+    label: _builtins.str
+    """Name of the track as the source has it; may be empty."""
+    default_track: _builtins.bool
+    """True for the track to show unless another is asked for."""
+    forced: _builtins.bool
+    """True when it holds only what must be read by all, such as signs."""
+    object_key: _builtins.str
+    """Key of the file in the origin; immutable."""
+    size_bytes: _builtins.int
+    """Its size."""
+    sha256: _builtins.bytes
+    """SHA-256 of it, 32 bytes."""
+    cue_count: _builtins.int
+    """Number of cues."""
+    def __init__(
+        self,
+        *,
+        track_id: _builtins.str = ...,
+        language: _builtins.str = ...,
+        label: _builtins.str = ...,
+        default_track: _builtins.bool = ...,
+        forced: _builtins.bool = ...,
+        object_key: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+        cue_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cue_count", b"cue_count", "default_track", b"default_track", "forced", b"forced", "label", b"label", "language", b"language", "object_key", b"object_key", "sha256", b"sha256", "size_bytes", b"size_bytes", "track_id", b"track_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextTrack: _TypeAlias = TextTrack  # noqa: Y015
+
+@_typing.final
+class Chapter(_message.Message):
+    """A named part of a title."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name; may be empty."""
+    @_builtins.property
+    def start_offset(self) -> _duration_pb2.Duration:
+        """Start on the title's time axis."""
+
+    @_builtins.property
+    def end_offset(self) -> _duration_pb2.Duration:
+        """End, after the start."""
+
+    def __init__(
+        self,
+        *,
+        start_offset: _duration_pb2.Duration | None = ...,
+        end_offset: _duration_pb2.Duration | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "name", b"name", "start_offset", b"start_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chapter: _TypeAlias = Chapter  # noqa: Y015
+
+@_typing.final
+class Storyboard(_message.Message):
+    """Small pictures at even times, put together in sheets: tile k of the title shows offset k times `interval` (the key frame
+    before it where the source has them often enough), is on sheet k / (`columns` times `rows`), and goes from left to right, then down.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHEETS_FIELD_NUMBER: _builtins.int
+    TILE_WIDTH_FIELD_NUMBER: _builtins.int
+    TILE_HEIGHT_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    TILE_COUNT_FIELD_NUMBER: _builtins.int
+    tile_width: _builtins.int
+    """Width of a tile in pixels."""
+    tile_height: _builtins.int
+    """Height of a tile in pixels."""
+    columns: _builtins.int
+    """Tiles side by side on a sheet."""
+    rows: _builtins.int
+    """Rows of tiles on a sheet."""
+    tile_count: _builtins.int
+    """Number of tiles of the title; the last sheet may have empty places."""
+    @_builtins.property
+    def sheets(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoryboardSheet]:
+        """The sheets in order."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Time from one tile to the next."""
+
+    def __init__(
+        self,
+        *,
+        sheets: _abc.Iterable[Global___StoryboardSheet] | None = ...,
+        tile_width: _builtins.int = ...,
+        tile_height: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        tile_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "interval", b"interval", "rows", b"rows", "sheets", b"sheets", "tile_count", b"tile_count", "tile_height", b"tile_height", "tile_width", b"tile_width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Storyboard: _TypeAlias = Storyboard  # noqa: Y015
+
+@_typing.final
+class StoryboardSheet(_message.Message):
+    """One sheet of a storyboard: a JPEG in the origin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    object_key: _builtins.str
+    """Key of the object in the origin; immutable."""
+    size_bytes: _builtins.int
+    """Its size."""
+    sha256: _builtins.bytes
+    """SHA-256 of it, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        object_key: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object_key", b"object_key", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoryboardSheet: _TypeAlias = StoryboardSheet  # noqa: Y015

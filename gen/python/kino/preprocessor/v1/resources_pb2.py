@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$kino/preprocessor/v1/resources.proto\x12\x14kino.preprocessor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x19kino/media/v1/media.proto\"[\n\x06Source\x12\x1b\n\nobject_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1b\n\nsize_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x17\n\x06sha256\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"\xf7\x01\n\x0cSourceReport\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x05video\x18\x03 \x01(\x0b\x32!.kino.preprocessor.v1.SourceVideo\x12\x31\n\x06\x61udios\x18\x04 \x03(\x0b\x32!.kino.preprocessor.v1.SourceAudio\x12\x12\n\ntreatments\x18\x05 \x03(\t\x12.\n\x05steps\x18\x06 \x03(\x0b\x32\x1f.kino.preprocessor.v1.Treatment\"\xe1\x03\n\tTreatment\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.kino.preprocessor.v1.Treatment.Kind\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x14\n\x0cstream_index\x18\x03 \x01(\x05\"\xf9\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_ROTATE\x10\x01\x12\x16\n\x12KIND_SQUARE_PIXELS\x10\x02\x12\x14\n\x10KIND_DEINTERLACE\x10\x03\x12\x11\n\rKIND_TONE_MAP\x10\x04\x12\x16\n\x12KIND_CONVERT_COLOR\x10\x05\x12\x18\n\x14KIND_CONVERT_SAMPLES\x10\x06\x12\x0e\n\nKIND_SCALE\x10\x07\x12\x1b\n\x17KIND_KEEP_VARIABLE_RATE\x10\x08\x12\x15\n\x11KIND_HOLD_PICTURE\x10\t\x12\x17\n\x13KIND_EXTEND_PICTURE\x10\n\x12\x12\n\x0eKIND_PAD_SOUND\x10\x0b\x12\x12\n\x0eKIND_CUT_SOUND\x10\x0c\x12\x10\n\x0cKIND_DOWNMIX\x10\r\x12\x13\n\x0fKIND_DROP_TRACK\x10\x0e\x12\x11\n\rKIND_NO_SOUND\x10\x0f\x12\x18\n\x14KIND_DECODE_FROM_FAR\x10\x10\"\x99\x04\n\x0bSourceVideo\x12\x14\n\x0cstream_index\x18\x01 \x01(\x05\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\x15\n\rdisplay_width\x18\x05 \x01(\x05\x12\x16\n\x0e\x64isplay_height\x18\x06 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x07 \x01(\x05\x12+\n\nframe_rate\x18\x08 \x01(\x0b\x32\x17.kino.media.v1.Rational\x12\x1b\n\x13variable_frame_rate\x18\t \x01(\x08\x12\x14\n\x0cpixel_format\x18\n \x01(\t\x12\x12\n\ninterlaced\x18\x0b \x01(\x08\x12\x13\n\x0b\x66rame_count\x18\x0c \x01(\x03\x12*\n\ttime_base\x18\r \x01(\x0b\x32\x17.kino.media.v1.Rational\x12\x11\n\tfirst_pts\x18\x0e \x01(\x03\x12\x1a\n\x12\x63ontainer_start_us\x18\x0f \x01(\x03\x12\x1a\n\x12\x64\x65\x63ode_delay_ticks\x18\x10 \x01(\x03\x12\x17\n\x0f\x63olor_primaries\x18\x11 \x01(\x05\x12\x16\n\x0e\x63olor_transfer\x18\x12 \x01(\x05\x12\x14\n\x0c\x63olor_matrix\x18\x13 \x01(\x05\x12\x12\n\nfull_range\x18\x14 \x01(\x08\x12\"\n\x1alongest_key_distance_ticks\x18\x15 \x01(\x03\"\x8a\x01\n\x0bSourceAudio\x12\x14\n\x0cstream_index\x18\x01 \x01(\x05\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x16\n\x0esample_rate_hz\x18\x03 \x01(\x05\x12\x15\n\rchannel_count\x18\x04 \x01(\x05\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x15\n\rdefault_track\x18\x06 \x01(\x08\"\x9f\x01\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x13\n\x0bstart_frame\x18\x02 \x01(\x03\x12\x1c\n\x0b\x66rame_count\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x13\n\x0bstart_ticks\x18\x04 \x01(\x03\x12\x1f\n\x0e\x64uration_ticks\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1d\n\x15starts_on_shot_change\x18\x06 \x01(\x08\"x\n\x07\x46\x65\x61ture\x12\x13\n\x0bstart_ticks\x18\x01 \x01(\x03\x12\x16\n\x0e\x64uration_ticks\x18\x02 \x01(\x03\x12\x0e\n\x06motion\x18\x03 \x01(\x01\x12\x19\n\x11shot_change_count\x18\x04 \x01(\x05\x12\x15\n\rloudness_lufs\x18\x05 \x01(\x01\"A\n\tProbeTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\"l\n\x0bProbeResult\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReport\x12)\n\x08timeline\x18\x02 \x01(\x0b\x32\x17.kino.media.v1.Timeline\"\x81\x02\n\x0b\x41nalyzeTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.TimelineB\x06\xbaH\x03\xc8\x01\x01\x12\x13\n\x0bstart_frame\x18\x04 \x01(\x03\x12\x1c\n\x0b\x66rame_count\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1a\n\x12\x66irst_chunk_number\x18\x06 \x01(\x05\"\x89\x01\n\rAnalyzeResult\x12+\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1b.kino.preprocessor.v1.Chunk\x12\x1a\n\x12shot_change_frames\x18\x02 \x03(\x03\x12/\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x1d.kino.preprocessor.v1.Featureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$kino/preprocessor/v1/resources.proto\x12\x14kino.preprocessor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x19kino/media/v1/media.proto\"[\n\x06Source\x12\x1b\n\nobject_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1b\n\nsize_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x17\n\x06sha256\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"\xd2\x02\n\x0cSourceReport\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x05video\x18\x03 \x01(\x0b\x32!.kino.preprocessor.v1.SourceVideo\x12\x31\n\x06\x61udios\x18\x04 \x03(\x0b\x32!.kino.preprocessor.v1.SourceAudio\x12\x12\n\ntreatments\x18\x05 \x03(\t\x12.\n\x05steps\x18\x06 \x03(\x0b\x32\x1f.kino.preprocessor.v1.Treatment\x12/\n\x05texts\x18\x07 \x03(\x0b\x32 .kino.preprocessor.v1.SourceText\x12(\n\x08\x63hapters\x18\x08 \x03(\x0b\x32\x16.kino.media.v1.Chapter\"y\n\nSourceText\x12\x14\n\x0cstream_index\x18\x01 \x01(\x05\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\x15\n\rdefault_track\x18\x05 \x01(\x08\x12\x0e\n\x06\x66orced\x18\x06 \x01(\x08\"\xe1\x03\n\tTreatment\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.kino.preprocessor.v1.Treatment.Kind\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x14\n\x0cstream_index\x18\x03 \x01(\x05\"\xf9\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_ROTATE\x10\x01\x12\x16\n\x12KIND_SQUARE_PIXELS\x10\x02\x12\x14\n\x10KIND_DEINTERLACE\x10\x03\x12\x11\n\rKIND_TONE_MAP\x10\x04\x12\x16\n\x12KIND_CONVERT_COLOR\x10\x05\x12\x18\n\x14KIND_CONVERT_SAMPLES\x10\x06\x12\x0e\n\nKIND_SCALE\x10\x07\x12\x1b\n\x17KIND_KEEP_VARIABLE_RATE\x10\x08\x12\x15\n\x11KIND_HOLD_PICTURE\x10\t\x12\x17\n\x13KIND_EXTEND_PICTURE\x10\n\x12\x12\n\x0eKIND_PAD_SOUND\x10\x0b\x12\x12\n\x0eKIND_CUT_SOUND\x10\x0c\x12\x10\n\x0cKIND_DOWNMIX\x10\r\x12\x13\n\x0fKIND_DROP_TRACK\x10\x0e\x12\x11\n\rKIND_NO_SOUND\x10\x0f\x12\x18\n\x14KIND_DECODE_FROM_FAR\x10\x10\"\x99\x04\n\x0bSourceVideo\x12\x14\n\x0cstream_index\x18\x01 \x01(\x05\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\x15\n\rdisplay_width\x18\x05 \x01(\x05\x12\x16\n\x0e\x64isplay_height\x18\x06 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x07 \x01(\x05\x12+\n\nframe_rate\x18\x08 \x01(\x0b\x32\x17.kino.media.v1.Rational\x12\x1b\n\x13variable_frame_rate\x18\t \x01(\x08\x12\x14\n\x0cpixel_format\x18\n \x01(\t\x12\x12\n\ninterlaced\x18\x0b \x01(\x08\x12\x13\n\x0b\x66rame_count\x18\x0c \x01(\x03\x12*\n\ttime_base\x18\r \x01(\x0b\x32\x17.kino.media.v1.Rational\x12\x11\n\tfirst_pts\x18\x0e \x01(\x03\x12\x1a\n\x12\x63ontainer_start_us\x18\x0f \x01(\x03\x12\x1a\n\x12\x64\x65\x63ode_delay_ticks\x18\x10 \x01(\x03\x12\x17\n\x0f\x63olor_primaries\x18\x11 \x01(\x05\x12\x16\n\x0e\x63olor_transfer\x18\x12 \x01(\x05\x12\x14\n\x0c\x63olor_matrix\x18\x13 \x01(\x05\x12\x12\n\nfull_range\x18\x14 \x01(\x08\x12\"\n\x1alongest_key_distance_ticks\x18\x15 \x01(\x03\"\x8a\x01\n\x0bSourceAudio\x12\x14\n\x0cstream_index\x18\x01 \x01(\x05\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x16\n\x0esample_rate_hz\x18\x03 \x01(\x05\x12\x15\n\rchannel_count\x18\x04 \x01(\x05\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x15\n\rdefault_track\x18\x06 \x01(\x08\"\x9f\x01\n\x05\x43hunk\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x13\n\x0bstart_frame\x18\x02 \x01(\x03\x12\x1c\n\x0b\x66rame_count\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x13\n\x0bstart_ticks\x18\x04 \x01(\x03\x12\x1f\n\x0e\x64uration_ticks\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1d\n\x15starts_on_shot_change\x18\x06 \x01(\x08\"x\n\x07\x46\x65\x61ture\x12\x13\n\x0bstart_ticks\x18\x01 \x01(\x03\x12\x16\n\x0e\x64uration_ticks\x18\x02 \x01(\x03\x12\x0e\n\x06motion\x18\x03 \x01(\x01\x12\x19\n\x11shot_change_count\x18\x04 \x01(\x05\x12\x15\n\rloudness_lufs\x18\x05 \x01(\x01\"A\n\tProbeTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\"l\n\x0bProbeResult\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReport\x12)\n\x08timeline\x18\x02 \x01(\x0b\x32\x17.kino.media.v1.Timeline\"\x81\x02\n\x0b\x41nalyzeTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.TimelineB\x06\xbaH\x03\xc8\x01\x01\x12\x13\n\x0bstart_frame\x18\x04 \x01(\x03\x12\x1c\n\x0b\x66rame_count\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1a\n\x12\x66irst_chunk_number\x18\x06 \x01(\x05\"\x89\x01\n\rAnalyzeResult\x12+\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1b.kino.preprocessor.v1.Chunk\x12\x1a\n\x12shot_change_frames\x18\x02 \x03(\x03\x12/\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x1d.kino.preprocessor.v1.Feature\"\x9f\x01\n\x0b\x45xtractTask\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12:\n\x06report\x18\x02 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\x06\xbaH\x03\xc8\x01\x01\x12\x1e\n\routput_prefix\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"G\n\rExtractResult\x12%\n\x06\x65xtras\x18\x01 \x01(\x0b\x32\x15.kino.media.v1.Extras\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,28 +54,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANALYZETASK'].fields_by_name['timeline']._serialized_options = b'\272H\003\310\001\001'
   _globals['_ANALYZETASK'].fields_by_name['frame_count']._loaded_options = None
   _globals['_ANALYZETASK'].fields_by_name['frame_count']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_EXTRACTTASK'].fields_by_name['source']._loaded_options = None
+  _globals['_EXTRACTTASK'].fields_by_name['source']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_EXTRACTTASK'].fields_by_name['report']._loaded_options = None
+  _globals['_EXTRACTTASK'].fields_by_name['report']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_EXTRACTTASK'].fields_by_name['output_prefix']._loaded_options = None
+  _globals['_EXTRACTTASK'].fields_by_name['output_prefix']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_SOURCE']._serialized_start=150
   _globals['_SOURCE']._serialized_end=241
   _globals['_SOURCEREPORT']._serialized_start=244
-  _globals['_SOURCEREPORT']._serialized_end=491
-  _globals['_TREATMENT']._serialized_start=494
-  _globals['_TREATMENT']._serialized_end=975
-  _globals['_TREATMENT_KIND']._serialized_start=598
-  _globals['_TREATMENT_KIND']._serialized_end=975
-  _globals['_SOURCEVIDEO']._serialized_start=978
-  _globals['_SOURCEVIDEO']._serialized_end=1515
-  _globals['_SOURCEAUDIO']._serialized_start=1518
-  _globals['_SOURCEAUDIO']._serialized_end=1656
-  _globals['_CHUNK']._serialized_start=1659
-  _globals['_CHUNK']._serialized_end=1818
-  _globals['_FEATURE']._serialized_start=1820
-  _globals['_FEATURE']._serialized_end=1940
-  _globals['_PROBETASK']._serialized_start=1942
-  _globals['_PROBETASK']._serialized_end=2007
-  _globals['_PROBERESULT']._serialized_start=2009
-  _globals['_PROBERESULT']._serialized_end=2117
-  _globals['_ANALYZETASK']._serialized_start=2120
-  _globals['_ANALYZETASK']._serialized_end=2377
-  _globals['_ANALYZERESULT']._serialized_start=2380
-  _globals['_ANALYZERESULT']._serialized_end=2517
+  _globals['_SOURCEREPORT']._serialized_end=582
+  _globals['_SOURCETEXT']._serialized_start=584
+  _globals['_SOURCETEXT']._serialized_end=705
+  _globals['_TREATMENT']._serialized_start=708
+  _globals['_TREATMENT']._serialized_end=1189
+  _globals['_TREATMENT_KIND']._serialized_start=812
+  _globals['_TREATMENT_KIND']._serialized_end=1189
+  _globals['_SOURCEVIDEO']._serialized_start=1192
+  _globals['_SOURCEVIDEO']._serialized_end=1729
+  _globals['_SOURCEAUDIO']._serialized_start=1732
+  _globals['_SOURCEAUDIO']._serialized_end=1870
+  _globals['_CHUNK']._serialized_start=1873
+  _globals['_CHUNK']._serialized_end=2032
+  _globals['_FEATURE']._serialized_start=2034
+  _globals['_FEATURE']._serialized_end=2154
+  _globals['_PROBETASK']._serialized_start=2156
+  _globals['_PROBETASK']._serialized_end=2221
+  _globals['_PROBERESULT']._serialized_start=2223
+  _globals['_PROBERESULT']._serialized_end=2331
+  _globals['_ANALYZETASK']._serialized_start=2334
+  _globals['_ANALYZETASK']._serialized_end=2591
+  _globals['_ANALYZERESULT']._serialized_start=2594
+  _globals['_ANALYZERESULT']._serialized_end=2731
+  _globals['_EXTRACTTASK']._serialized_start=2734
+  _globals['_EXTRACTTASK']._serialized_end=2893
+  _globals['_EXTRACTRESULT']._serialized_start=2895
+  _globals['_EXTRACTRESULT']._serialized_end=2966
 # @@protoc_insertion_point(module_scope)

@@ -63,6 +63,8 @@ class SourceReport(_message.Message):
     AUDIOS_FIELD_NUMBER: _builtins.int
     TREATMENTS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    CHAPTERS_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Container as the demuxer names it, for example `mov,mp4,m4a,3gp,3g2,mj2`."""
     @_builtins.property
@@ -87,6 +89,14 @@ class SourceReport(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Treatment]:
         """What will be done and why, in the order in which it is done."""
 
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceText]:
+        """The tracks of text, in the order of the file. Those that hold pictures of text are left out (`steps` says so)."""
+
+    @_builtins.property
+    def chapters(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Chapter]:
+        """The chapters, by start."""
+
     def __init__(
         self,
         *,
@@ -96,14 +106,58 @@ class SourceReport(_message.Message):
         audios: _abc.Iterable[Global___SourceAudio] | None = ...,
         treatments: _abc.Iterable[_builtins.str] | None = ...,
         steps: _abc.Iterable[Global___Treatment] | None = ...,
+        texts: _abc.Iterable[Global___SourceText] | None = ...,
+        chapters: _abc.Iterable[_media_pb2.Chapter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "container", b"container", "duration", b"duration", "steps", b"steps", "treatments", b"treatments", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "chapters", b"chapters", "container", b"container", "duration", b"duration", "steps", b"steps", "texts", b"texts", "treatments", b"treatments", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SourceReport: _TypeAlias = SourceReport  # noqa: Y015
+
+@_typing.final
+class SourceText(_message.Message):
+    """A track of text (subtitles, captions) of a source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_INDEX_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    DEFAULT_TRACK_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    stream_index: _builtins.int
+    """Index of the stream in the container."""
+    codec: _builtins.str
+    """Codec as the decoder names it."""
+    language: _builtins.str
+    """Language (BCP 47; `und` when not known)."""
+    label: _builtins.str
+    """Name of the track; may be empty."""
+    default_track: _builtins.bool
+    """True for the track to show unless another is asked for."""
+    forced: _builtins.bool
+    """True when it holds only what must be read by all."""
+    def __init__(
+        self,
+        *,
+        stream_index: _builtins.int = ...,
+        codec: _builtins.str = ...,
+        language: _builtins.str = ...,
+        label: _builtins.str = ...,
+        default_track: _builtins.bool = ...,
+        forced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "default_track", b"default_track", "forced", b"forced", "label", b"label", "language", b"language", "stream_index", b"stream_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceText: _TypeAlias = SourceText  # noqa: Y015
 
 @_typing.final
 class Treatment(_message.Message):
@@ -581,3 +635,67 @@ class AnalyzeResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnalyzeResult: _TypeAlias = AnalyzeResult  # noqa: Y015
+
+@_typing.final
+class ExtractTask(_message.Message):
+    """Takes out of a source what belongs to the title besides pictures and sound: text tracks become WebVTT, small pictures a
+    storyboard. Idempotent: an attempt writes to keys of its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    OUTPUT_PREFIX_FIELD_NUMBER: _builtins.int
+    output_prefix: _builtins.str
+    """Where to write. Format: `media/{title}/{job}`."""
+    @_builtins.property
+    def source(self) -> Global___Source:
+        """The source."""
+
+    @_builtins.property
+    def report(self) -> Global___SourceReport:
+        """What the source is."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___Source | None = ...,
+        report: Global___SourceReport | None = ...,
+        output_prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_prefix", b"output_prefix", "report", b"report", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractTask: _TypeAlias = ExtractTask  # noqa: Y015
+
+@_typing.final
+class ExtractResult(_message.Message):
+    """Result of an `ExtractTask`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXTRAS_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    """The commands that were run, quoted for a shell, one a line."""
+    @_builtins.property
+    def extras(self) -> _media_pb2.Extras:
+        """What was made, and the chapters."""
+
+    def __init__(
+        self,
+        *,
+        extras: _media_pb2.Extras | None = ...,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extras", b"extras"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractResult: _TypeAlias = ExtractResult  # noqa: Y015

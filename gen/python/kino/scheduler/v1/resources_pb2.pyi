@@ -196,6 +196,7 @@ class Task(_message.Message):
     ANALYZE_FIELD_NUMBER: _builtins.int
     ENCODE_VIDEO_FIELD_NUMBER: _builtins.int
     ENCODE_AUDIO_FIELD_NUMBER: _builtins.int
+    EXTRACT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name. Format: `jobs/{job}/tasks/{task}`."""
     fence: _builtins.int
@@ -222,6 +223,10 @@ class Task(_message.Message):
     def encode_audio(self) -> _resources_pb2_1.EncodeAudioTask:
         """Encode a sound track."""
 
+    @_builtins.property
+    def extract(self) -> _resources_pb2.ExtractTask:
+        """Take text tracks and small pictures out of a source."""
+
     def __init__(
         self,
         *,
@@ -233,12 +238,13 @@ class Task(_message.Message):
         analyze: _resources_pb2.AnalyzeTask | None = ...,
         encode_video: _resources_pb2_1.EncodeVideoTask | None = ...,
         encode_audio: _resources_pb2_1.EncodeAudioTask | None = ...,
+        extract: _resources_pb2.ExtractTask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "lease_duration", b"lease_duration", "probe", b"probe", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "lease_duration", b"lease_duration", "probe", b"probe", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "attempt", b"attempt", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "fence", b"fence", "lease_duration", b"lease_duration", "name", b"name", "probe", b"probe", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "attempt", b"attempt", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "fence", b"fence", "lease_duration", b"lease_duration", "name", b"name", "probe", b"probe", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio", "extract"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 

@@ -575,6 +575,7 @@ class TaskDone(_message.Message):
     ANALYZE_FIELD_NUMBER: _builtins.int
     ENCODE_VIDEO_FIELD_NUMBER: _builtins.int
     ENCODE_AUDIO_FIELD_NUMBER: _builtins.int
+    EXTRACT_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Format: `jobs/{job}/tasks/{task}`."""
     fence: _builtins.int
@@ -595,6 +596,10 @@ class TaskDone(_message.Message):
     def encode_audio(self) -> _resources_pb2_2.EncodeAudioResult:
         """Of an `EncodeAudioTask`."""
 
+    @_builtins.property
+    def extract(self) -> _resources_pb2.ExtractResult:
+        """Of an `ExtractTask`."""
+
     def __init__(
         self,
         *,
@@ -604,12 +609,13 @@ class TaskDone(_message.Message):
         analyze: _resources_pb2.AnalyzeResult | None = ...,
         encode_video: _resources_pb2_2.EncodeVideoResult | None = ...,
         encode_audio: _resources_pb2_2.EncodeAudioResult | None = ...,
+        extract: _resources_pb2.ExtractResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "probe", b"probe", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "probe", b"probe", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "fence", b"fence", "probe", b"probe", "result", b"result", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "fence", b"fence", "probe", b"probe", "result", b"result", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio", "extract"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

@@ -6,7 +6,7 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import type { Message } from "@bufbuild/protobuf";
 import type { Media, Title, Title_State } from "./resources_pb.js";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
-import type { Highlight, Rendition, Segment, Timeline } from "../../media/v1/media_pb.js";
+import type { Extras, Highlight, Rendition, Segment, Timeline } from "../../media/v1/media_pb.js";
 import type { Status } from "../../../google/rpc/status_pb.js";
 
 /**
@@ -464,6 +464,54 @@ export declare type PublishSegmentsResponse = Message<"kino.catalog.v1.PublishSe
 export declare const PublishSegmentsResponseSchema: GenMessage<PublishSegmentsResponse>;
 
 /**
+ * Request message for `CatalogService.PublishExtras`.
+ *
+ * @generated from message kino.catalog.v1.PublishExtrasRequest
+ */
+export declare type PublishExtrasRequest = Message<"kino.catalog.v1.PublishExtrasRequest"> & {
+  /**
+   * Required. Format: `titles/{title}`.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Required. Format: `jobs/{job}`; must be the title's job.
+   *
+   * @generated from field: string job = 2;
+   */
+  job: string;
+
+  /**
+   * Required. What belongs to the title.
+   *
+   * @generated from field: kino.media.v1.Extras extras = 3;
+   */
+  extras?: Extras | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.PublishExtrasRequest.
+ * Use `create(PublishExtrasRequestSchema)` to create a new message.
+ */
+export declare const PublishExtrasRequestSchema: GenMessage<PublishExtrasRequest>;
+
+/**
+ * Response message for `CatalogService.PublishExtras`.
+ *
+ * @generated from message kino.catalog.v1.PublishExtrasResponse
+ */
+export declare type PublishExtrasResponse = Message<"kino.catalog.v1.PublishExtrasResponse"> & {
+};
+
+/**
+ * Describes the message kino.catalog.v1.PublishExtrasResponse.
+ * Use `create(PublishExtrasResponseSchema)` to create a new message.
+ */
+export declare const PublishExtrasResponseSchema: GenMessage<PublishExtrasResponse>;
+
+/**
  * Request message for `CatalogService.FailMedia`.
  *
  * @generated from message kino.catalog.v1.FailMediaRequest
@@ -715,6 +763,16 @@ export declare const CatalogService: GenService<{
     methodKind: "unary";
     input: typeof PublishSegmentsRequestSchema;
     output: typeof PublishSegmentsResponseSchema;
+  },
+  /**
+   * Sets the subtitles, chapters and storyboard of a title; replaces what another attempt set before. The title may be complete.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.PublishExtras
+   */
+  publishExtras: {
+    methodKind: "unary";
+    input: typeof PublishExtrasRequestSchema;
+    output: typeof PublishExtrasResponseSchema;
   },
   /**
    * Marks the title's processing as failed, with the reason for the uploader.

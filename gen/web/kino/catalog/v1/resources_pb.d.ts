@@ -6,7 +6,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.js";
-import type { Highlight, Rendition, Timeline } from "../../media/v1/media_pb.js";
+import type { Extras, Highlight, Rendition, Timeline } from "../../media/v1/media_pb.js";
 
 /**
  * Describes the file kino/catalog/v1/resources.proto.
@@ -241,11 +241,18 @@ export declare type Media = Message<"kino.catalog.v1.Media"> & {
   state: Title_State;
 
   /**
-   * Output only. Changes with every change; a complete media never changes.
+   * Output only. Changes with every change; of a complete media only the extras may still come.
    *
    * @generated from field: string etag = 7;
    */
   etag: string;
+
+  /**
+   * Output only. Subtitles, chapters and small pictures.
+   *
+   * @generated from field: kino.media.v1.Extras extras = 8;
+   */
+  extras?: Extras | undefined;
 };
 
 /**

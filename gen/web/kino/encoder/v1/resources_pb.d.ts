@@ -421,6 +421,13 @@ export enum TaskKind {
    * @generated from enum value: TASK_KIND_ENCODE_AUDIO = 4;
    */
   ENCODE_AUDIO = 4,
+
+  /**
+   * Take text tracks and small pictures out of a source.
+   *
+   * @generated from enum value: TASK_KIND_EXTRACT = 5;
+   */
+  EXTRACT = 5,
 }
 
 /**

@@ -648,6 +648,247 @@ export declare type AudioRung = Message<"kino.media.v1.AudioRung"> & {
 export declare const AudioRungSchema: GenMessage<AudioRung>;
 
 /**
+ * What belongs to a title besides pictures and sound.
+ *
+ * @generated from message kino.media.v1.Extras
+ */
+export declare type Extras = Message<"kino.media.v1.Extras"> & {
+  /**
+   * Subtitles and captions, in the order of the source.
+   *
+   * @generated from field: repeated kino.media.v1.TextTrack text_tracks = 1;
+   */
+  textTracks: TextTrack[];
+
+  /**
+   * Chapters by start, from the source.
+   *
+   * @generated from field: repeated kino.media.v1.Chapter chapters = 2;
+   */
+  chapters: Chapter[];
+
+  /**
+   * Small pictures of the whole title, for a seek bar. Not set where none were made.
+   *
+   * @generated from field: kino.media.v1.Storyboard storyboard = 3;
+   */
+  storyboard?: Storyboard | undefined;
+};
+
+/**
+ * Describes the message kino.media.v1.Extras.
+ * Use `create(ExtrasSchema)` to create a new message.
+ */
+export declare const ExtrasSchema: GenMessage<Extras>;
+
+/**
+ * Subtitles or captions of a title: one WebVTT file (W3C) in the origin, its times on the title's time axis.
+ *
+ * @generated from message kino.media.v1.TextTrack
+ */
+export declare type TextTrack = Message<"kino.media.v1.TextTrack"> & {
+  /**
+   * Id within the title, for example `vtt-eng-0`.
+   *
+   * @generated from field: string track_id = 1;
+   */
+  trackId: string;
+
+  /**
+   * Language (BCP 47; `und` when not known).
+   *
+   * @generated from field: string language = 2;
+   */
+  language: string;
+
+  /**
+   * Name of the track as the source has it; may be empty.
+   *
+   * @generated from field: string label = 3;
+   */
+  label: string;
+
+  /**
+   * True for the track to show unless another is asked for.
+   *
+   * @generated from field: bool default_track = 4;
+   */
+  defaultTrack: boolean;
+
+  /**
+   * True when it holds only what must be read by all, such as signs.
+   *
+   * @generated from field: bool forced = 5;
+   */
+  forced: boolean;
+
+  /**
+   * Key of the file in the origin; immutable.
+   *
+   * @generated from field: string object_key = 6;
+   */
+  objectKey: string;
+
+  /**
+   * Its size.
+   *
+   * @generated from field: int64 size_bytes = 7;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * SHA-256 of it, 32 bytes.
+   *
+   * @generated from field: bytes sha256 = 8;
+   */
+  sha256: Uint8Array;
+
+  /**
+   * Number of cues.
+   *
+   * @generated from field: int32 cue_count = 9;
+   */
+  cueCount: number;
+};
+
+/**
+ * Describes the message kino.media.v1.TextTrack.
+ * Use `create(TextTrackSchema)` to create a new message.
+ */
+export declare const TextTrackSchema: GenMessage<TextTrack>;
+
+/**
+ * A named part of a title.
+ *
+ * @generated from message kino.media.v1.Chapter
+ */
+export declare type Chapter = Message<"kino.media.v1.Chapter"> & {
+  /**
+   * Start on the title's time axis.
+   *
+   * @generated from field: google.protobuf.Duration start_offset = 1;
+   */
+  startOffset?: Duration | undefined;
+
+  /**
+   * End, after the start.
+   *
+   * @generated from field: google.protobuf.Duration end_offset = 2;
+   */
+  endOffset?: Duration | undefined;
+
+  /**
+   * Name; may be empty.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.media.v1.Chapter.
+ * Use `create(ChapterSchema)` to create a new message.
+ */
+export declare const ChapterSchema: GenMessage<Chapter>;
+
+/**
+ * Small pictures at even times, put together in sheets: tile k of the title shows offset k times `interval` (the key frame
+ * before it where the source has them often enough), is on sheet k / (`columns` times `rows`), and goes from left to right, then down.
+ *
+ * @generated from message kino.media.v1.Storyboard
+ */
+export declare type Storyboard = Message<"kino.media.v1.Storyboard"> & {
+  /**
+   * The sheets in order.
+   *
+   * @generated from field: repeated kino.media.v1.StoryboardSheet sheets = 1;
+   */
+  sheets: StoryboardSheet[];
+
+  /**
+   * Width of a tile in pixels.
+   *
+   * @generated from field: int32 tile_width = 2;
+   */
+  tileWidth: number;
+
+  /**
+   * Height of a tile in pixels.
+   *
+   * @generated from field: int32 tile_height = 3;
+   */
+  tileHeight: number;
+
+  /**
+   * Tiles side by side on a sheet.
+   *
+   * @generated from field: int32 columns = 4;
+   */
+  columns: number;
+
+  /**
+   * Rows of tiles on a sheet.
+   *
+   * @generated from field: int32 rows = 5;
+   */
+  rows: number;
+
+  /**
+   * Time from one tile to the next.
+   *
+   * @generated from field: google.protobuf.Duration interval = 6;
+   */
+  interval?: Duration | undefined;
+
+  /**
+   * Number of tiles of the title; the last sheet may have empty places.
+   *
+   * @generated from field: int32 tile_count = 7;
+   */
+  tileCount: number;
+};
+
+/**
+ * Describes the message kino.media.v1.Storyboard.
+ * Use `create(StoryboardSchema)` to create a new message.
+ */
+export declare const StoryboardSchema: GenMessage<Storyboard>;
+
+/**
+ * One sheet of a storyboard: a JPEG in the origin.
+ *
+ * @generated from message kino.media.v1.StoryboardSheet
+ */
+export declare type StoryboardSheet = Message<"kino.media.v1.StoryboardSheet"> & {
+  /**
+   * Key of the object in the origin; immutable.
+   *
+   * @generated from field: string object_key = 1;
+   */
+  objectKey: string;
+
+  /**
+   * Its size.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * SHA-256 of it, 32 bytes.
+   *
+   * @generated from field: bytes sha256 = 3;
+   */
+  sha256: Uint8Array;
+};
+
+/**
+ * Describes the message kino.media.v1.StoryboardSheet.
+ * Use `create(StoryboardSheetSchema)` to create a new message.
+ */
+export declare const StoryboardSheetSchema: GenMessage<StoryboardSheet>;
+
+/**
  * How pictures are coded.
  *
  * @generated from enum kino.media.v1.VideoCodec

@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration } from "@bufbuild/protobuf/wkt";
-import type { Rational, Timeline } from "../../media/v1/media_pb.js";
+import type { Chapter, Extras, Rational, Timeline } from "../../media/v1/media_pb.js";
 
 /**
  * Describes the file kino/preprocessor/v1/resources.proto.
@@ -94,6 +94,20 @@ export declare type SourceReport = Message<"kino.preprocessor.v1.SourceReport"> 
    * @generated from field: repeated kino.preprocessor.v1.Treatment steps = 6;
    */
   steps: Treatment[];
+
+  /**
+   * The tracks of text, in the order of the file. Those that hold pictures of text are left out (`steps` says so).
+   *
+   * @generated from field: repeated kino.preprocessor.v1.SourceText texts = 7;
+   */
+  texts: SourceText[];
+
+  /**
+   * The chapters, by start.
+   *
+   * @generated from field: repeated kino.media.v1.Chapter chapters = 8;
+   */
+  chapters: Chapter[];
 };
 
 /**
@@ -101,6 +115,61 @@ export declare type SourceReport = Message<"kino.preprocessor.v1.SourceReport"> 
  * Use `create(SourceReportSchema)` to create a new message.
  */
 export declare const SourceReportSchema: GenMessage<SourceReport>;
+
+/**
+ * A track of text (subtitles, captions) of a source.
+ *
+ * @generated from message kino.preprocessor.v1.SourceText
+ */
+export declare type SourceText = Message<"kino.preprocessor.v1.SourceText"> & {
+  /**
+   * Index of the stream in the container.
+   *
+   * @generated from field: int32 stream_index = 1;
+   */
+  streamIndex: number;
+
+  /**
+   * Codec as the decoder names it.
+   *
+   * @generated from field: string codec = 2;
+   */
+  codec: string;
+
+  /**
+   * Language (BCP 47; `und` when not known).
+   *
+   * @generated from field: string language = 3;
+   */
+  language: string;
+
+  /**
+   * Name of the track; may be empty.
+   *
+   * @generated from field: string label = 4;
+   */
+  label: string;
+
+  /**
+   * True for the track to show unless another is asked for.
+   *
+   * @generated from field: bool default_track = 5;
+   */
+  defaultTrack: boolean;
+
+  /**
+   * True when it holds only what must be read by all.
+   *
+   * @generated from field: bool forced = 6;
+   */
+  forced: boolean;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.SourceText.
+ * Use `create(SourceTextSchema)` to create a new message.
+ */
+export declare const SourceTextSchema: GenMessage<SourceText>;
 
 /**
  * Something that is done to a source because of what it is.
@@ -721,4 +790,66 @@ export declare type AnalyzeResult = Message<"kino.preprocessor.v1.AnalyzeResult"
  * Use `create(AnalyzeResultSchema)` to create a new message.
  */
 export declare const AnalyzeResultSchema: GenMessage<AnalyzeResult>;
+
+/**
+ * Takes out of a source what belongs to the title besides pictures and sound: text tracks become WebVTT, small pictures a
+ * storyboard. Idempotent: an attempt writes to keys of its own.
+ *
+ * @generated from message kino.preprocessor.v1.ExtractTask
+ */
+export declare type ExtractTask = Message<"kino.preprocessor.v1.ExtractTask"> & {
+  /**
+   * The source.
+   *
+   * @generated from field: kino.preprocessor.v1.Source source = 1;
+   */
+  source?: Source | undefined;
+
+  /**
+   * What the source is.
+   *
+   * @generated from field: kino.preprocessor.v1.SourceReport report = 2;
+   */
+  report?: SourceReport | undefined;
+
+  /**
+   * Where to write. Format: `media/{title}/{job}`.
+   *
+   * @generated from field: string output_prefix = 3;
+   */
+  outputPrefix: string;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.ExtractTask.
+ * Use `create(ExtractTaskSchema)` to create a new message.
+ */
+export declare const ExtractTaskSchema: GenMessage<ExtractTask>;
+
+/**
+ * Result of an `ExtractTask`.
+ *
+ * @generated from message kino.preprocessor.v1.ExtractResult
+ */
+export declare type ExtractResult = Message<"kino.preprocessor.v1.ExtractResult"> & {
+  /**
+   * What was made, and the chapters.
+   *
+   * @generated from field: kino.media.v1.Extras extras = 1;
+   */
+  extras?: Extras | undefined;
+
+  /**
+   * The commands that were run, quoted for a shell, one a line.
+   *
+   * @generated from field: string command = 2;
+   */
+  command: string;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.ExtractResult.
+ * Use `create(ExtractResultSchema)` to create a new message.
+ */
+export declare const ExtractResultSchema: GenMessage<ExtractResult>;
 

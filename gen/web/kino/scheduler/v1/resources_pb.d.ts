@@ -6,7 +6,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { Message } from "@bufbuild/protobuf";
 import type { Status } from "../../../google/rpc/status_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { AnalyzeTask, ProbeTask, SourceReport } from "../../preprocessor/v1/resources_pb.js";
+import type { AnalyzeTask, ExtractTask, ProbeTask, SourceReport } from "../../preprocessor/v1/resources_pb.js";
 import type { Highlight } from "../../media/v1/media_pb.js";
 import type { Capabilities, EncodeAudioTask, EncodeVideoTask, TaskKind } from "../../encoder/v1/resources_pb.js";
 
@@ -292,6 +292,14 @@ export declare type Task = Message<"kino.scheduler.v1.Task"> & {
      */
     value: EncodeAudioTask;
     case: "encodeAudio";
+  } | {
+    /**
+     * Take text tracks and small pictures out of a source.
+     *
+     * @generated from field: kino.preprocessor.v1.ExtractTask extract = 9;
+     */
+    value: ExtractTask;
+    case: "extract";
   } | { case: undefined; value?: undefined };
 };
 

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { AnalyzeResult, ProbeResult, Source } from "../../preprocessor/v1/resources_pb.js";
+import type { AnalyzeResult, ExtractResult, ProbeResult, Source } from "../../preprocessor/v1/resources_pb.js";
 import type { Highlight } from "../../media/v1/media_pb.js";
 import type { Job, Task, TaskExplanation, Worker } from "./resources_pb.js";
 import type { Capabilities, EncodeAudioResult, EncodedRendition, EncodeVideoResult } from "../../encoder/v1/resources_pb.js";
@@ -613,6 +613,14 @@ export declare type TaskDone = Message<"kino.scheduler.v1.TaskDone"> & {
      */
     value: EncodeAudioResult;
     case: "encodeAudio";
+  } | {
+    /**
+     * Of an `ExtractTask`.
+     *
+     * @generated from field: kino.preprocessor.v1.ExtractResult extract = 7;
+     */
+    value: ExtractResult;
+    case: "extract";
   } | { case: undefined; value?: undefined };
 };
 

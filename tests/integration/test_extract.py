@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from services.media.testfilm import FilmSpec, Plane, make_film, read_frame_number
+from services.preprocessor.extract import COLUMNS, ROWS, Extracted, extract
+from services.preprocessor.model import Probe
+from services.preprocessor.probe import probe
+from services.preprocessor.webvtt import Cue, parse
+from tests.support.encoding import transform
+
+SPEC = FilmSpec(seconds=Fraction(12), width=640, height=360, cuts=(), loud=None)
+SRT = """1
+00:00:01,000 --> 00:00:02,500
+<i>Hello</i> there
+
+2
+00:00:04,250 --> 00:00:05,000
+Zwei Zeilen
+für dich
+"""
+CHAPTERS = """;FFMETADATA1
+[CHAPTER]
+TIMEBASE=1/1000
+START=0
+END=5000
+title=Opening
+[CHAPTER]
+TIMEBASE=1/1000
+START=5000
+END=99000
+title=The rest
+"""
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    asyncio.run(make_film(path, SPEC))
+    return path
+
+
+def source_of(film: Path, folder: Path, name: str, *last: str) -> Path:
+    (folder / "one.srt").write_text(SRT)
+    (folder / "chapters.txt").write_text(CHAPTERS)
+    inputs = ["-i", str(folder / "one.srt"), "-i", str(folder / "chapters.txt")]
+    text = "mov_text" if name.endswith("mp4") else "ass"
+    maps = ["-map", "0:v", "-map", "0:a", "-map", "1", "-map", "1", "-map_chapters", "2", "-c:v", "copy"]
+    codecs = ["-c:a", "copy", "-c:s:0", text, "-c:s:1", "mov_text" if text == "mov_text" else "srt"]
+    tags = ["-metadata:s:s:0", "language=eng", "-metadata:s:s:1", "language=deu"]
+    return transform(film, folder / name, [], [*inputs, *maps, *codecs, *tags, *last])
+
+
+def taken(source: Path) -> tuple[Probe, Extracted]:
+    async def run() -> tuple[Probe, Extracted]:
+        found = await probe(source)
+        return found, await extract(source, found.report)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(("name", "last"), [("film.mp4", ()), ("film.mkv", ("-output_ts_offset", "7"))])
+def test_text_tracks_become_webvtt_on_the_titles_time_axis(
+    film: Path, tmp_path: Path, name: str, last: tuple[str, ...]
+) -> None:
+    _, found = taken(source_of(film, tmp_path, name, *last))
+    assert [(text.track_id, text.source.language) for text in found.texts] == [
+        ("vtt-eng-0", "eng"),
+        ("vtt-deu-1", "deu"),
+    ]
+    for text in found.texts:
+        one, two = parse(text.data.decode())
+        assert "Hello" in one.text
+        assert two == Cue(start_ms=4250, end_ms=5000, text="Zwei Zeilen\nfür dich", settings=two.settings)
+        assert (one.start_ms, one.end_ms) == (1000, 2500)
+
+
+def test_chapters_are_kept_and_cut_to_the_title(film: Path, tmp_path: Path) -> None:
+    report = taken(source_of(film, tmp_path, "film.mkv"))[0].report
+    assert [(c.start_ns, c.name) for c in report.chapters] == [(0, "Opening"), (5 * 10**9, "The rest")]
+    assert report.chapters[-1].end_ns == report.duration_ns
+
+
+def tiles(found: Extracted) -> list[Plane]:
+    board, made = found.board, []
+    for sheet in found.sheets:
+        with av.open(io.BytesIO(sheet), "r", format="mjpeg") as picture:
+            whole: Plane = next(picture.decode(video=0)).to_ndarray(format="gray").astype(np.uint8)
+        assert whole.shape == (ROWS * board.tile_height, COLUMNS * board.tile_width)
+        for row in range(ROWS):
+            for column in range(COLUMNS):
+                top, left = row * board.tile_height, column * board.tile_width
+                made.append(whole[top : top + board.tile_height, left : left + board.tile_width])
+    return made[: board.tile_count]
+
+
+@pytest.mark.parametrize("often", [True, False])
+def test_small_pictures_show_the_moments_they_stand_for(film: Path, tmp_path: Path, often: bool) -> None:
+    keys = ["-g", "15" if often else "9999", "-sc_threshold", "0", "-bf", "0"]
+    source = transform(film, tmp_path / "keys.mp4", [], ["-an", *keys, "-c:v", "libx264", "-crf", "16"])
+    _, found = taken(source)
+    shown = [read_frame_number(tile) for tile in tiles(found)]
+    film_line = SPEC.timeline
+    exact = [film_line.frame_at_ticks(second * film_line.timescale) for second in range(12)]
+    wanted = [frame // 15 * 15 for frame in exact] if often else exact
+    assert shown == wanted
