@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.runtime.errors import NotFound
+from services.runtime.errors import FailedPrecondition, NotFound, Unavailable
 
 
 class ViewNotFound(NotFound):
@@ -10,3 +10,15 @@ class ViewNotFound(NotFound):
 
     reason = "VIEW_NOT_FOUND"
     fields = ("view",)
+
+
+class HistoryUnavailable(Unavailable):
+    """Viewing history is not available at the moment; try again."""
+
+    reason = "HISTORY_UNAVAILABLE"
+
+
+class HistoryMisconfigured(FailedPrecondition):
+    """{problem}"""
+
+    reason = "HISTORY_MISCONFIGURED"

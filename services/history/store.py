@@ -29,7 +29,10 @@ class HistoryStore(Protocol):
         """A profile's views, last watched first; `after` is (last_watch_time, title) of the last one seen."""
 
     async def unfinished(self, profile: str, limit: int) -> list[View]:
-        """A profile's views that are not finished, last watched first."""
+        """A profile's views that are not finished, last watched first.
+
+        An engine need not look further back than the last 500 views.
+        """
 
     async def delete(self, key: Key, now: datetime) -> None:
         """Delete a view for good: what was recorded and what playbacks started until `now` still report."""

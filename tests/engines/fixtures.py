@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from tests.engines.cassandra import CassandraCluster, cassandra_settings, dropped_at_end
 from tests.engines.elasticsearch import ElasticsearchServer
-from tests.engines.postgres import Postgres, PostgresCluster, PostgresServer
-from tests.support.databases import PostgresTemplates
 
 
 @pytest.fixture(scope="session")
@@ -28,34 +29,31 @@ def elasticsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A server for tests that neither crash nor stop it: quick, and its data goes with the machine."""
-    if url := os.environ.get("KINO_TEST_POSTGRES_URL"):
-        yield Postgres(url)
+def cassandra_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """One node of Cassandra, or `KINO_TEST_CASSANDRA` (`host:port`, several by commas)."""
+    if named := os.environ.get("KINO_TEST_CASSANDRA"):
+        yield named.split(",")
         return
-    server = PostgresServer.fast()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture(scope="session")
-def postgres_templates(postgres: Postgres) -> Iterator[PostgresTemplates]:
-    """Migrated databases to copy."""
-    templates = PostgresTemplates(postgres)
-    yield templates
-    templates.drop()
+    with _started(CassandraCluster(tmp_path_factory.mktemp("cassandra"))) as cluster:
+        yield cluster.hosts
 
 
 @pytest.fixture(scope="module")
-def postgres_cluster() -> Iterator[PostgresCluster]:
-    """A primary and two synchronous standbys that lose nothing, for a module that brings them down.
+def cassandra(cassandra_hosts: list[str]) -> Iterator[dict[str, Any]]:
+    """Settings of history on that Cassandra, in a keyspace for the tests of one module."""
+    with dropped_at_end(cassandra_hosts) as keyspace:
+        yield cassandra_settings(cassandra_hosts, keyspace, replication=1)
 
-    A test leaves behind a primary with two standbys, whichever node is which.
-    """
-    cluster = PostgresCluster()
+
+@pytest.fixture(scope="module")
+def cassandra_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraCluster]:
+    """Three nodes of our own, to be killed and started again."""
+    with _started(CassandraCluster(tmp_path_factory.mktemp("cassandra-cluster"), 3)) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _started(cluster: CassandraCluster) -> Iterator[CassandraCluster]:
     try:
         cluster.start()
         yield cluster

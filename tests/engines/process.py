@@ -75,19 +75,10 @@ class EngineProcess:
     """One process of an engine: started tied to us, so that nothing stays behind however we end."""
 
     def __init__(
-        self,
-        name: str,
-        argv: Sequence[str | Path],
-        folder: Path,
-        env: Mapping[str, str] | None = None,
-        stop_signal: signal.Signals = signal.SIGTERM,
+        self, name: str, argv: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
     ) -> None:
-        """`folder` is the working folder and holds `<name>.log`; `env` is added to ours.
-
-        `stop_signal` makes it end in order.
-        """
+        """`folder` is the working folder and holds `<name>.log`; `env` is added to ours."""
         self.name = name
-        self._stop_signal = stop_signal
         self._argv = [str(part) for part in argv]
         self._folder = folder
         self._env = dict(env or {})
@@ -137,7 +128,7 @@ class EngineProcess:
         """End it in order, if it runs; by force when it takes too long."""
         if self._process is None or self._ended():
             return
-        self._process.send_signal(self._stop_signal)
+        self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(within_s)
         except subprocess.TimeoutExpired:

@@ -18,8 +18,9 @@ from kino.playback.v1.resources_pb2 import LeaseClaims
 from services.history.bootstrap import build
 from services.runtime.app import Running
 from services.runtime.clock import ManualClock
+from services.runtime.settings import Settings
 from services.runtime.status import error_of
-from services.runtime.testing import channel_of, serving, user_token
+from services.runtime.testing import channel_of, serving, settings_in, user_token
 
 ANN = "users/ann/profiles/ann"
 
@@ -72,13 +73,30 @@ def naive(moment: datetime) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(params=["sql", pytest.param("cassandra", marks=pytest.mark.engine)])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     clock = ManualClock()
+    settings = settings_in(tmp_path)
     async with AsyncExitStack() as stack:
-        process = await stack.enter_async_context(serving(tmp_path, clock=clock, history=build))
+        if request.param == "cassandra":
+            settings = settings.model_copy(update=request.getfixturevalue("cassandra"))
+            stack.push_async_callback(emptied, settings)
+        process = await stack.enter_async_context(
+            serving(tmp_path, settings=settings, clock=clock, history=build)
+        )
         nobody = await stack.enter_async_context(channel_of(process))
         yield World(process, stack, clock, history_pb2_grpc.HistoryServiceStub(nobody))
+
+
+async def emptied(settings: Settings) -> None:
+    """Empty the keyspace: all tests are about the same profile."""
+    from services.history.cassandra import Cassandra
+
+    cassandra = Cassandra(settings)
+    await cassandra.open()
+    for table in ("views", "watch_days", "profiles"):
+        await cassandra.run(f"TRUNCATE {table}")
+    await cassandra.close()
 
 
 async def refused(call: Any) -> tuple[str, str]:

@@ -1,5 +1,43 @@
 from __future__ import annotations
 
-from tests.support.databases import sql_database_fixture
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from services.history.store import HistoryStore
+from services.history.store_sql import SqlHistory
+from services.runtime.ids import new_id
+from services.runtime.settings import Settings
+from tests.support.databases import DIALECTS, empty_database, sql_database_fixture
 
 sql_database = sql_database_fixture("services.history")
+
+
+@pytest.fixture(params=[*DIALECTS, pytest.param("cassandra", marks=pytest.mark.engine)])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HistoryStore]:
+    async with AsyncExitStack() as stack:
+        if request.param == "cassandra":
+            from services.history.cassandra import Cassandra
+            from services.history.store_cassandra import CassandraHistory
+
+            cassandra = Cassandra(Settings(**request.getfixturevalue("cassandra")))
+            stack.push_async_callback(cassandra.close)
+            await cassandra.open()
+            yield CassandraHistory(cassandra)
+        else:
+            database = await stack.enter_async_context(empty_database(request.param, tmp_path))
+            await database.migrate("services.history")
+            yield SqlHistory(database)
+
+
+@pytest.fixture
+def ann() -> str:
+    """A profile that no other test knows."""
+    return f"users/{new_id()}/profiles/ann"
+
+
+@pytest.fixture
+def kids(ann: str) -> str:
+    return ann.replace("profiles/ann", "profiles/kids")
