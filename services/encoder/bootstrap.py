@@ -31,6 +31,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="encoder",
         grpc_services=["kino.encoder.v1.EncoderService"],
         register=lambda server: add_EncoderServiceServicer_to_server(servicer, server),
+        dependencies=[ctx.origin("kino.encoder.v1.EncoderService")],
         background=[worker.run],
     )
 

@@ -37,7 +37,9 @@ async def build(context: Context) -> ServiceApp:
         grpc_services=["kino.ingest.v1.IngestService"],
         register=register,
         dependencies=[
-            database.dependency("services.ingest", "kino.ingest.v1.IngestService", then=uploads.recover)
+            database.dependency("services.ingest", "kino.ingest.v1.IngestService", then=uploads.recover),
+            # Parts are received without it.
+            context.origin("kino.ingest.v1.IngestService.CompleteUpload"),
         ],
         background=[uploads.run],
         close=close,

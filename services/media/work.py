@@ -24,6 +24,7 @@ from kino.scheduler.v1 import scheduler_pb2 as api
 from services.runtime.errors import Internal, KinoError, Unavailable
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
+from services.runtime.objects import PATIENCE_S
 from services.runtime.status import status_of
 
 _log = logger("worker")
@@ -34,6 +35,8 @@ PROGRESS_PAUSE_S = 0.25
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 #: How long the last words may take when a worker stops.
 GOODBYE_S = 2.0
+#: How long a task waits for an object store that is away, rather than lose its work; below a task's stall.
+OBJECTS_PATIENCE_S = 90.0
 MAX_STDERR_LINES = 40
 
 Result = (
@@ -262,6 +265,7 @@ class Worker:
         held.work = asyncio.create_task(self._work(held), name=task.name)
 
     async def _work(self, held: _Held) -> None:
+        PATIENCE_S.set(OBJECTS_PATIENCE_S)
         task = held.task
         kind = task.WhichOneof("spec") or "none"
         handler = self._handlers.get(kind)

@@ -65,6 +65,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="playback",
         grpc_services=[SERVICE],
         register=lambda server: register(servicer, server),
+        # Not the object store: what the cache holds is served without it.
         dependencies=[database.dependency("services.playback", f"{SERVICE}.StartPlayback")],
         background=[purge, readers.watch],
         leave=readers.leave,

@@ -28,6 +28,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="preprocessor",
         grpc_services=["kino.preprocessor.v1.PreprocessorService"],
         register=lambda server: add_PreprocessorServiceServicer_to_server(servicer, server),
+        dependencies=[ctx.origin("kino.preprocessor.v1.PreprocessorService")],
         background=[worker.run],
     )
 

@@ -77,6 +77,12 @@ class Context:
             self._databases[service] = Database(self.settings.database_url(service))
         return self._databases[service]
 
+    def origin(self, *serves: str) -> Dependency:
+        """The object store, as what the health names in `serves` stand on."""
+        return Dependency(
+            name="object store", serves=serves, open=self.objects.open, check=self.objects.check
+        )
+
 
 Build = Callable[[Context], Awaitable[ServiceApp]]
 
@@ -100,6 +106,19 @@ def builders(names: Iterable[str]) -> dict[str, Build]:
     return {name: import_module(f"services.{name}.bootstrap").build for name in names}
 
 
+def object_store(settings: Settings) -> ObjectStore:
+    """The object store that the settings choose. Raises `SettingsError`, or what its folder says."""
+    if settings.objects_store == "local":
+        local = LocalObjects(settings.objects_folder)
+        if local.swept:
+            _log.warning("removed unfinished writes of a crashed process", count=local.swept)
+        return local
+    # Imported where it is used: an embedded process starts half a second sooner.
+    from services.runtime.objects_s3 import open_s3
+
+    return open_s3(settings)
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, services: Mapping[str, Build], *, clock: Clock | None = None
@@ -118,10 +137,8 @@ async def running(
         stack.push_async_callback(server.inner.stop, None)
         channels = Channels(settings.endpoints, server.address, ServiceTokens(keys.internal, clock))
         stack.push_async_callback(channels.close)
-        objects = LocalObjects(settings.objects_folder)
+        objects = object_store(settings)
         stack.push_async_callback(objects.close)
-        if objects.swept:
-            _log.warning("removed unfinished writes of a crashed process", count=objects.swept)
         context = Context(
             settings=settings,
             clock=clock,

@@ -5,8 +5,12 @@ An object never changes once it is there, so it may be cached for ever; deleting
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +27,11 @@ from services.runtime.errors import (
     NotFound,
     OutOfRange,
     ResourceExhausted,
+    Unavailable,
 )
 
+#: How long calls of the current task are repeated while the store is away; workers wait longer than viewers.
+PATIENCE_S: ContextVar[float] = ContextVar("kino_objects_patience_s", default=10.0)
 MAX_KEY_BYTES = 900
 PIECE_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}(/[A-Za-z0-9][A-Za-z0-9._=-]{0,199})*")
@@ -70,6 +77,13 @@ class ObjectStoreFailed(Internal):
 
     reason = "OBJECT_STORE_FAILED"
     fields: tuple[str, ...] = ("operation", "cause")
+
+
+class ObjectStoreUnavailable(Unavailable):
+    """The object store is away at the moment ({cause}): try again."""
+
+    reason = "OBJECT_STORE_UNAVAILABLE"
+    fields: tuple[str, ...] = ("cause", "retry_after_ms")
 
 
 class RangeOutside(OutOfRange):
@@ -118,8 +132,21 @@ class ObjectStore(Protocol):
 
     Keys are 1 to 900 bytes of segments joined by `/`; each begins with a letter or digit and holds letters,
     digits, `.`, `_`, `=` and `-`. A bad key raises `InvalidArgument`, a full disk `ObjectStoreFull`,
-    everywhere.
+    everywhere. A store that is away raises `ObjectStoreUnavailable`, after repetitions for `PATIENCE_S`; what
+    was acknowledged is there when it is back.
     """
+
+    async def open(self) -> None:
+        """Look whether the store can be used and tidy up; every call works without it, as soon as it can.
+
+        May be repeated. Raises `ObjectStoreUnavailable`, or what waiting does not mend.
+        """
+
+    async def check(self) -> None:
+        """A sign of life. Raises what is wrong."""
+
+    async def close(self) -> None:
+        """Wait for what runs and let go."""
 
     async def put(
         self, key: str, data: bytes | Path, sha256: str | None = None, *, move: bool = False
@@ -164,9 +191,27 @@ class ObjectStore(Protocol):
         """
 
 
+@contextmanager
+def file_errors(operation: str) -> Iterator[None]:
+    """Raise what the operating system says inside as `ObjectStoreFull` or `ObjectStoreFailed`."""
+    try:
+        yield
+    except KinoError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ObjectStoreFull(quota="disk") from error
+        raise ObjectStoreFailed(operation, os.strerror(error.errno or 0)) from error
+
+
+def is_key(key: str) -> bool:
+    """Whether an object may be called so."""
+    return len(key) <= MAX_KEY_BYTES and _KEY.fullmatch(key) is not None
+
+
 def check_key(key: str) -> str:
     """`key` if it is one. Raises `InvalidArgument`."""
-    if len(key) > MAX_KEY_BYTES or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise InvalidArgument("key", "is not a key of the object store")
     return key
 

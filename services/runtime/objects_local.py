@@ -23,7 +23,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
-from services.runtime.errors import KinoError
 from services.runtime.ids import new_id
 from services.runtime.objects import (
     PIECE_BYTES,
@@ -33,10 +32,9 @@ from services.runtime.objects import (
     ObjectExists,
     ObjectInfo,
     ObjectNotFound,
-    ObjectStoreFailed,
-    ObjectStoreFull,
     check_key,
     check_range,
+    file_errors,
 )
 
 T = TypeVar("T")
@@ -52,12 +50,18 @@ class LocalObjects:
     def __init__(self, root: Path) -> None:
         """Makes the folder and removes what crashed writers left. `swept` says how many writes that were."""
         self._root = root.absolute()
-        with _typed("opening"):
+        with file_errors("opening"):
             (self._root / ".tmp").mkdir(parents=True, exist_ok=True)
             #: How many unfinished writes of crashed processes were removed.
             self.swept = _sweep(self._root / ".tmp")
             self._scratch, self._lock = _claim(self._root / ".tmp")
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
+
+    async def open(self) -> None:
+        """See `ObjectStore.open`: the constructor did."""
+
+    async def check(self) -> None:
+        """See `ObjectStore.check`: a folder is there."""
 
     async def close(self) -> None:
         """Wait for what runs and remove this instance's scratch folder."""
@@ -122,7 +126,7 @@ class LocalObjects:
 
     async def _run(self, fn: Callable[..., T], *args: Any) -> T:
         def call() -> T:
-            with _typed(fn.__name__.strip("_")):
+            with file_errors(fn.__name__.strip("_")):
                 return fn(*args)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
@@ -386,15 +390,3 @@ def _sweep(parent: Path) -> int:
             finally:
                 os.close(handle)
     return removed
-
-
-@contextmanager
-def _typed(operation: str) -> Iterator[None]:
-    try:
-        yield
-    except KinoError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ObjectStoreFull(quota="disk") from error
-        raise ObjectStoreFailed(operation, os.strerror(error.errno or 0)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from services.runtime.objects import (
     RangeOutside,
 )
 
+#: More than two parts, where a store writes in parts of 5 MiB.
+LARGE_BYTES = (11 << 20) + 7
 CONTENT = bytes(range(256)) * 40
 NO_KEYS = [
     *("", "/a", "a/", "a//b", "../a", "a/../b", ".", ".tmp/x", "a/.b", "a\0b", "a b", "é", "a@", "a\n"),
@@ -166,6 +169,45 @@ class ObjectsContract:
             with pytest.raises(ObjectExists):
                 await writer.commit()
         assert await store.get("big") == b"first"
+
+    @pytest.mark.parametrize("way", ["bytes", "file", "writer"])
+    async def test_what_is_large_comes_back_whole(self, store: ObjectStore, tmp_path: Path, way: str) -> None:
+        content = random.Random(1).randbytes(LARGE_BYTES)
+        digest = hashlib.sha256(content).hexdigest()
+        if way == "writer":
+            async with store.writer("large") as writer:
+                for start in range(0, len(content), 1 << 20):
+                    await writer.write(content[start : start + (1 << 20)])
+                info = await writer.commit(digest)
+        else:
+            source = tmp_path / "source"
+            source.write_bytes(content)
+            info = await store.put("large", content if way == "bytes" else source)
+        assert (info.size_bytes, info.sha256) == (len(content), digest)
+        assert await store.stat("large") == info
+        assert await store.get("large") == content
+        assert await store.get("large", 5_000_000, 1_000_000) == content[5_000_000:6_000_000]
+        assert b"".join([piece async for piece in store.stream("large")]) == content
+        assert await store.put("large", content, digest) == info
+        with pytest.raises(ObjectExists):
+            await store.put("large", content[:-1] + b"!")
+
+    async def test_a_large_object_is_not_stored_without_its_announced_checksum(
+        self, store: ObjectStore, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source"
+        source.write_bytes(bytes(LARGE_BYTES))
+        with pytest.raises(ChecksumMismatch):
+            await store.put("large", source, "0" * 64)
+        with pytest.raises(ObjectNotFound):
+            await store.stat("large")
+
+    async def test_of_concurrent_large_writers_one_wins(self, store: ObjectStore) -> None:
+        contents = [bytes([n]) * LARGE_BYTES for n in range(3)]
+        results = await asyncio.gather(*(store.put("a", data) for data in contents), return_exceptions=True)
+        won = [n for n, result in enumerate(results) if not isinstance(result, Exception)]
+        assert [await store.get("a")] == [contents[n] for n in won]
+        assert sum(isinstance(result, ObjectExists) for result in results) == 2
 
     async def test_a_deleted_object_is_gone_and_its_key_free(self, store: ObjectStore) -> None:
         await store.put("a/b/c", CONTENT)

@@ -6,7 +6,7 @@ A test that uses one carries the marker `engine`. An engine that can't be had fa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.engines.cassandra import CassandraCluster, cassandra_settings, dropped_at_end
 from tests.engines.elasticsearch import ElasticsearchServer
+from tests.engines.s3 import KINDS, RunningS3, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,26 @@ def _started(cluster: CassandraCluster) -> Iterator[CassandraCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S3Server]]:
+    """By its kind, `seaweedfs` or `minio`, an S3 service of the run; never stopped by a test."""
+    servers: dict[str, S3Server] = {}
+
+    def server(kind: str) -> S3Server:
+        if kind not in servers:
+            servers[kind] = KINDS[kind](tmp_path_factory.mktemp(kind))
+            servers[kind].start()
+        return servers[kind]
+
+    yield server
+    for started in servers.values():
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(s3_server: Callable[[str], S3Server]) -> S3Server:
+    """The run's S3 service: SeaweedFS, or the one that `KINO_TEST_S3_URL` names."""
+    url = os.environ.get("KINO_TEST_S3_URL")
+    return RunningS3(url) if url else s3_server("seaweedfs")
