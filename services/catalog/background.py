@@ -72,7 +72,7 @@ def _tombstone(title: Title) -> resources_pb2.TitleDocument:
 
 
 def _document(title: Title) -> resources_pb2.TitleDocument:
-    return resources_pb2.TitleDocument(
+    document = resources_pb2.TitleDocument(
         title=f"titles/{title.title_id}",
         version=title.version,
         display_name=title.text.display_name,
@@ -82,6 +82,12 @@ def _document(title: Title) -> resources_pb2.TitleDocument:
         owner=title.owner,
         visible=title.visible,
     )
+    if title.place is not None:
+        document.series = f"series/{title.place.series_id}"
+        document.series_display_name = title.place.series_name
+        document.season_number = title.place.season_number
+        document.episode_number = title.place.number
+    return document
 
 
 class Collector:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.runtime.errors import Aborted, FailedPrecondition, NotFound
+from services.runtime.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 
 
 class TitleNotFound(NotFound):
@@ -87,3 +87,70 @@ class InitSegmentDiffers(FailedPrecondition):
 
     reason = "INIT_SEGMENT_DIFFERS"
     fields = ("rendition",)
+
+
+class SeriesNotFound(NotFound):
+    """series/{series} does not exist."""
+
+    reason = "SERIES_NOT_FOUND"
+    fields = ("series",)
+
+
+class SeasonNotFound(NotFound):
+    """The series has no season {season}."""
+
+    reason = "SEASON_NOT_FOUND"
+    fields = ("season",)
+
+
+class EpisodeNotFound(NotFound):
+    """titles/{title} is no episode of this season."""
+
+    reason = "EPISODE_NOT_FOUND"
+    fields = ("title",)
+
+
+class SeriesChanged(Aborted):
+    """series/{series} was changed in the meantime: read it again and repeat the change."""
+
+    reason = "ETAG_MISMATCH"
+    fields = ("series",)
+
+
+class SeasonNumberTaken(AlreadyExists):
+    """The series has a season {number} already: choose another number."""
+
+    reason = "SEASON_NUMBER_TAKEN"
+    fields = ("number",)
+
+
+class EpisodeNumberTaken(AlreadyExists):
+    """The season has an episode {number} already: choose another number, or 0 for the next one."""
+
+    reason = "EPISODE_NUMBER_TAKEN"
+    fields = ("number",)
+
+
+class AlreadyEpisode(AlreadyExists):
+    """titles/{title} is an episode already: take it out of its season first."""
+
+    reason = "ALREADY_EPISODE"
+    fields = ("title",)
+
+
+class SeriesFull(ResourceExhausted):
+    """No more than {limit} fit here."""
+
+    reason = "SERIES_FULL"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("series", limit=limit)
+
+
+class WatchlistFull(ResourceExhausted):
+    """The list holds {limit} already: take something off it first."""
+
+    reason = "WATCHLIST_FULL"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("watchlist", limit=limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +20,14 @@ from services.catalog.errors import (
     SegmentOutsideGrid,
     TitleChanged,
 )
+from services.catalog.rights import Window, checked
+from services.catalog.series import Place
+from services.catalog.text import TitleText
 from services.media.time import ticks_to_ns_up
 from services.runtime.errors import InvalidArgument
 
 #: A title is playable when the segments that cover its first ten seconds are there.
 OPENING_S = 10
-_NAME_CHARS = 500
 
 
 class State(enum.Enum):
@@ -50,35 +51,6 @@ class Viewer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TitleText:
-    """What people write about a title."""
-
-    display_name: str
-    description: str = ""
-    release_year: int = 0
-    genres: tuple[str, ...] = ()
-
-    def check(self) -> TitleText:
-        """This text, if it can be shown. Raises `InvalidArgument`."""
-        if not self.display_name.strip() or len(self.display_name) > _NAME_CHARS:
-            raise InvalidArgument(
-                "title.display_name", f"must have 1 to {_NAME_CHARS} characters, not only spaces"
-            )
-        _check_plain("title.display_name", self.display_name)
-        _check_plain(
-            "title.description", self.description.replace("\n", " ").replace("\r", " ").replace("\t", " ")
-        )
-        for index, genre in enumerate(self.genres):
-            _check_plain(f"title.genres[{index}]", genre)
-        return self
-
-
-def _check_plain(field: str, text: str) -> None:
-    if any(unicodedata.category(char) == "Cc" for char in text):
-        raise InvalidArgument(field, "must not contain control characters")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Title:
     """A film. Changing it gives a new value with the next version."""
 
@@ -96,6 +68,12 @@ class Title:
     playable_time: datetime | None = None
     complete_time: datetime | None = None
     delete_time: datetime | None = None
+    #: Whether it is kept from viewers.
+    unpublished: bool = False
+    #: When and where it may be watched; none: always and everywhere.
+    rights: tuple[Window, ...] = ()
+    #: Where it stands in a series; read with the title, never written with it.
+    place: Place | None = None
 
     @property
     def state(self) -> State:
@@ -111,7 +89,7 @@ class Title:
     @property
     def visible(self) -> bool:
         """Whether viewers see it. What was playable before it failed stays so."""
-        return self.playable_time is not None and self.delete_time is None
+        return self.playable_time is not None and self.delete_time is None and not self.unpublished
 
     @property
     def etag(self) -> str:
@@ -122,17 +100,31 @@ class Title:
         """Whether this title exists for `viewer`."""
         if self.delete_time is not None:
             return False
-        return self.visible or viewer.sees_all or viewer.subject == self.owner
+        return self.visible or self.managed_by(viewer)
+
+    def managed_by(self, viewer: Viewer) -> bool:
+        """Whether `viewer` may change it, and watch it whatever its rights are."""
+        return viewer.sees_all or viewer.subject == self.owner
 
     def changed(self, now: datetime, **fields: object) -> Title:
         """This title with other values, as its next version."""
         return replace(self, **fields, version=self.version + 1, update_time=now)  # type: ignore[arg-type]
 
-    def edited(self, now: datetime, text: TitleText, etag: str) -> Title:
-        """With another text. Raises `TitleChanged` when `etag` is given and old, `InvalidArgument`."""
+    def edited(self, now: datetime, text: TitleText, rights: tuple[Window, ...] | None, etag: str) -> Title:
+        """With another text and, unless None, other rights.
+
+        Raises `TitleChanged` when `etag` is given and old, `InvalidArgument`.
+        """
         if etag and etag != self.etag:
             raise TitleChanged(self.title_id)
-        return self if text == self.text else self.changed(now, text=text.check())
+        rights = self.rights if rights is None else checked(rights)
+        if (text, rights) == (self.text, self.rights):
+            return self
+        return self.changed(now, text=text.check(), rights=rights)
+
+    def shown(self, now: datetime, *, published: bool) -> Title:
+        """Shown to viewers, or kept from them."""
+        return self if self.unpublished != published else self.changed(now, unpublished=not published)
 
     def check_job(self, job: str) -> None:
         """Raises `NotTheJob` or `MediaFailed` unless `job` may add media."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from services.catalog.model import Details, Media, Rendition, Segment, Sweep, Title, Viewer
+from services.catalog.series import Episode, Season, Series
 
 T = TypeVar("T")
 
@@ -17,11 +18,20 @@ class Session(Protocol):
     def title(self, title_id: str) -> Title | None:
         """A title, deleted ones too until they are collected."""
 
-    def titles(self, viewer: Viewer, after: tuple[datetime, str] | None, limit: int) -> list[Title]:
+    def titles(
+        self,
+        viewer: Viewer,
+        after: tuple[datetime, str] | None,
+        limit: int,
+        *,
+        without_episodes: bool = False,
+    ) -> list[Title]:
         """What `viewer` sees, newest first; `after` is (create_time, id) of the last one seen."""
 
-    def create_once(self, scope: str, request_id: str, request: bytes, title: Title) -> str:
-        """Save a new title unless this request did before; the id of the title it made.
+    def once(
+        self, scope: str, request_id: str, request: bytes, now: datetime, create: Callable[[], str]
+    ) -> str:
+        """What `create` gives, unless this request came before; then what it gave at that time.
 
         Raises `RequestIdReused` when the id came with another request.
         """
@@ -81,6 +91,57 @@ class Session(Protocol):
 
     def forget_media(self, title_id: str) -> None:
         """Delete what is left of a deleted title's media and words; the tombstone stays."""
+
+    def series(self, series_id: str) -> Series | None:
+        """A series."""
+
+    def series_seen(
+        self, viewer: Viewer, after: tuple[datetime, str] | None, limit: int, series_id: str = ""
+    ) -> list[Series]:
+        """What `viewer` sees, newest first: own ones and those with a visible episode; or only the named."""
+
+    def save_series(self, series: Series) -> None:
+        """Insert or replace."""
+
+    def remove_series(self, series_id: str) -> None:
+        """Delete a series without seasons, also from watchlists."""
+
+    def seasons(self, series_id: str) -> list[Season]:
+        """By number."""
+
+    def save_season(self, season: Season) -> None:
+        """Insert or replace."""
+
+    def remove_season(self, season_id: str) -> None:
+        """Delete a season without episodes."""
+
+    def episodes(self, season_id: str) -> list[Episode]:
+        """All of a season by number, whoever may see them."""
+
+    def episode_titles(
+        self, viewer: Viewer, series_id: str, season_id: str, after: tuple[int, int], limit: int
+    ) -> list[Title]:
+        """Titles that `viewer` sees, by (season, number), after `after`; an empty `season_id`: of all."""
+
+    def save_episodes(self, season_id: str, episodes: Sequence[Episode]) -> None:
+        """Make these the only episodes of a season."""
+
+    def series_titles(self, series_id: str) -> list[Title]:
+        """All episodes' titles, whoever may see them."""
+
+    def leave_places(self, title_id: str) -> None:
+        """A deleted title is no episode any more and on no watchlist."""
+
+    def watch(self, profile: str, subject: str, now: datetime, limit: int) -> datetime | None:
+        """Put `titles/…` or `series/…` on a list; since when it is there, None when the list is full."""
+
+    def unwatch(self, profile: str, entry: str) -> None:
+        """Take the title or series with this id off a list."""
+
+    def watched(
+        self, profile: str, after: tuple[datetime, str] | None, limit: int
+    ) -> list[tuple[str, datetime]]:
+        """Subjects and when they were added, last added first."""
 
 
 class Store(Protocol):

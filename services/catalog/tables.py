@@ -13,6 +13,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
+    false,
     text,
 )
 
@@ -38,6 +40,8 @@ TITLES = Table(
     Column("playable_us", BigInteger),
     Column("complete_us", BigInteger),
     Column("delete_us", BigInteger),
+    Column("unpublished", Boolean, nullable=False, server_default=false()),
+    Column("rights", Text, nullable=False, server_default="[]"),  # a JSON list
     Index("titles_by_age", "create_us", "title_id"),
     Index("titles_by_owner", "owner", "create_us", "title_id"),
 )
@@ -121,6 +125,52 @@ SWEEPS = Table(
     Column("job", String(255), primary_key=True),
     Column("due_us", BigInteger, nullable=False, index=True),
     Column("rounds", Integer, nullable=False),
+)
+
+SERIES = Table(
+    "series",
+    metadata,
+    Column("series_id", String(63), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("release_year", Integer, nullable=False),
+    Column("genres", Text, nullable=False),  # a JSON list
+    Column("version", BigInteger, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+    Index("series_by_age", "create_us", "series_id"),
+)
+
+SEASONS = Table(
+    "seasons",
+    metadata,
+    Column("season_id", String(63), primary_key=True),
+    Column("series_id", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    UniqueConstraint("series_id", "number"),
+)
+
+EPISODES = Table(
+    "episodes",
+    metadata,
+    Column("title_id", String(63), primary_key=True),
+    Column("season_id", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    UniqueConstraint("season_id", "number"),
+)
+
+#: What each profile wants to watch; `subject` is `titles/…` or `series/…`.
+WATCHLIST = Table(
+    "watchlist",
+    metadata,
+    Column("profile", String(255), primary_key=True),
+    Column("subject", String(80), primary_key=True),
+    Column("add_us", BigInteger, nullable=False),
+    Index("watchlist_by_age", "profile", "add_us", "subject"),
+    Index("watchlist_by_subject", "subject"),
 )
 
 idempotency.define(metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from services.catalog.errors import MediaComplete, MediaNotRead, RenditionNotFound, TitleNotFound
 from services.catalog.model import (
@@ -18,17 +18,20 @@ from services.catalog.model import (
     State,
     Sweep,
     Title,
-    TitleText,
     Viewer,
     in_order,
 )
+from services.catalog.rights import Availability, Window, availability, checked
+from services.catalog.series import Series
 from services.catalog.store import Session, Store
+from services.catalog.text import TitleText
 from services.runtime.auth import NotYours
 from services.runtime.clock import Clock
 from services.runtime.errors import InvalidArgument
 from services.runtime.ids import new_id
 
 _T = TypeVar("_T")
+T = TypeVar("T", bound="Title | Series")
 
 #: A task that was running when its title was deleted has ended, or lost its lease, by then.
 LAST_SWEEP_AFTER = timedelta(hours=1)
@@ -47,10 +50,10 @@ class MediaView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
-    """Some titles of a list."""
+class Page(Generic[T]):
+    """Some of a list."""
 
-    items: list[Title]
+    items: list[T]
     #: Whether others follow.
     more: bool
 
@@ -77,53 +80,104 @@ class Catalog:
         self._clock = clock
         self._changed = changed
 
-    async def create(self, owner: str, text: TitleText, request_id: str, request: bytes) -> Title:
+    async def create(
+        self,
+        owner: str,
+        text: TitleText,
+        request_id: str,
+        request: bytes,
+        *,
+        unpublished: bool = False,
+        rights: tuple[Window, ...] = (),
+    ) -> Title:
         """A new title without a source; a repetition of the request gives the same one."""
         now = self._clock.now()
-        title = Title(title_id=new_id(), owner=owner, text=text.check(), create_time=now, update_time=now)
+        title = Title(
+            title_id=new_id(),
+            owner=owner,
+            text=text.check(),
+            create_time=now,
+            update_time=now,
+            unpublished=unpublished,
+            rights=checked(rights),
+        )
+
+        def save(session: Session) -> str:
+            session.save_title(title)
+            return title.title_id
 
         def run(session: Session) -> Title:
-            title_id = session.create_once(f"{owner}/CreateTitle", request_id, request, title)
-            return _existing(session, title_id)
+            scope = f"{owner}/CreateTitle"
+            title_id = session.once(scope, request_id, request, now, lambda: save(session))
+            return existing(session, title_id)
 
         return await self._write(run)
 
     async def get(self, viewer: Viewer, title_id: str) -> Title:
         """A title `viewer` may see. Raises `TitleNotFound`."""
-        return await self._store.read(lambda session: _seen(session, viewer, title_id))
+        return await self._store.read(lambda session: seen(session, viewer, title_id))
 
-    async def titles(self, viewer: Viewer, after: tuple[datetime, str] | None, limit: int) -> Page:
+    async def titles(
+        self,
+        viewer: Viewer,
+        after: tuple[datetime, str] | None,
+        limit: int,
+        *,
+        without_episodes: bool = False,
+    ) -> Page[Title]:
         """At most `limit` of the titles `viewer` may see, newest first."""
-        titles = await self._store.read(lambda session: session.titles(viewer, after, limit + 1))
-        size_bytes, count = 0, 0
-        for title in titles[:limit]:
-            size_bytes += len(title.text.description.encode())
-            if count and size_bytes > PAGE_BYTES:
-                break
-            count += 1
-        return Page(items=titles[:count], more=count < len(titles))
+        return page_of(
+            await self._store.read(
+                lambda session: session.titles(viewer, after, limit + 1, without_episodes=without_episodes)
+            ),
+            limit,
+        )
 
     async def update(
-        self, viewer: Viewer, title_id: str, edit: Callable[[TitleText], TitleText], etag: str
+        self,
+        viewer: Viewer,
+        title_id: str,
+        edit: Callable[[TitleText], TitleText],
+        rights: tuple[Window, ...] | None,
+        etag: str,
     ) -> Title:
-        """Change a title's words. Raises `TitleNotFound`, `NotYours`, `TitleChanged`, `InvalidArgument`."""
+        """Change a title's words and, unless None, its rights.
 
+        Raises `TitleNotFound`, `NotYours`, `TitleChanged`, `InvalidArgument`.
+        """
+        return await self._change(
+            viewer, title_id, lambda old: old.edited(self._clock.now(), edit(old.text), rights, etag)
+        )
+
+    async def show(self, viewer: Viewer, title_id: str, *, published: bool) -> Title:
+        """Publish a title or take it away from viewers. Raises `TitleNotFound`, `NotYours`."""
+        return await self._change(
+            viewer, title_id, lambda old: old.shown(self._clock.now(), published=published)
+        )
+
+    async def _change(self, viewer: Viewer, title_id: str, change: Callable[[Title], Title]) -> Title:
         def run(session: Session) -> Title:
-            old = _owned(session, viewer, title_id)
-            new = old.edited(self._clock.now(), edit(old.text), etag)
+            old = owned(session, viewer, title_id)
+            new = change(old)
             if new is not old:
                 session.save_title(new)
             return new
 
         return await self._write(run)
 
+    async def availability(self, title_id: str, region: str) -> Availability:
+        """Whether a title may be watched in a region now. Raises `TitleNotFound`."""
+        title = await self._store.read(lambda session: existing(session, title_id))
+        return availability(title.rights, region, self._clock.now())
+
     async def delete(self, viewer: Viewer, title_id: str) -> None:
         """Make a title disappear and have its objects collected. Raises `TitleNotFound`, `NotYours`."""
 
         def run(session: Session) -> None:
             now = self._clock.now()
-            old = _owned(session, viewer, title_id)
+            old = owned(session, viewer, title_id)
             session.save_title(old.changed(now, delete_time=now))
+            session.leave_places(title_id)
             session.add_sweep(Sweep(title_id=title_id, job="", due_time=now, rounds=2))
 
         await self._write(run)
@@ -134,7 +188,7 @@ class Catalog:
         """Set a title's job, frames and renditions, each once. Raises `TitleNotFound`, `MediaExists`."""
 
         def run(session: Session) -> MediaView:
-            title, media = _existing(session, title_id), session.media(title_id)
+            title, media = existing(session, title_id), session.media(title_id)
             title.check_free(job)
             if media is None or media.job != job:
                 media = self._replace_media(session, title_id, media, job)
@@ -241,7 +295,7 @@ class Catalog:
         """Mark the processing as failed for good. Raises `TitleNotFound`, `NotTheJob`, `MediaComplete`."""
 
         def run(session: Session) -> None:
-            old = _existing(session, title_id)
+            old = existing(session, title_id)
             new = old.failed(self._clock.now(), job, error)
             media = session.media(title_id)
             if new is not old:
@@ -255,7 +309,7 @@ class Catalog:
         """What can be played of a title. Raises `TitleNotFound`."""
 
         def run(session: Session) -> MediaView:
-            title = _existing(session, title_id)
+            title = existing(session, title_id)
             return MediaView(title=title, media=session.media(title_id), details=session.details(title_id))
 
         return await self._store.read(run)
@@ -267,7 +321,7 @@ class Catalog:
         """
 
         def run(session: Session) -> list[Segment]:
-            _existing(session, title_id)
+            existing(session, title_id)
             media = session.media(title_id)
             if media is None or media.rendition(rendition_id) is None:
                 raise RenditionNotFound(title_id, rendition_id)
@@ -314,30 +368,44 @@ class Catalog:
         return result
 
 
-def _existing(session: Session, title_id: str) -> Title:
+def page_of(found: list[T], limit: int) -> Page[T]:
+    """A page of at most `limit` of what was found, below the size of a message; `found` has one more."""
+    size_bytes, count = 0, 0
+    for one in found[:limit]:
+        size_bytes += len(one.text.description.encode())
+        if count and size_bytes > PAGE_BYTES:
+            break
+        count += 1
+    return Page(items=found[:count], more=count < len(found))
+
+
+def existing(session: Session, title_id: str) -> Title:
+    """Raises `TitleNotFound`."""
     title = session.title(title_id)
     if title is None or title.delete_time is not None:
         raise TitleNotFound(title_id)
     return title
 
 
-def _seen(session: Session, viewer: Viewer, title_id: str) -> Title:
-    title = _existing(session, title_id)
+def seen(session: Session, viewer: Viewer, title_id: str) -> Title:
+    """A title `viewer` may see. Raises `TitleNotFound`."""
+    title = existing(session, title_id)
     if not title.seen_by(viewer):
         raise TitleNotFound(title_id)
     return title
 
 
-def _owned(session: Session, viewer: Viewer, title_id: str) -> Title:
-    title = _seen(session, viewer, title_id)
-    if not viewer.sees_all and title.owner != viewer.subject:
+def owned(session: Session, viewer: Viewer, title_id: str) -> Title:
+    """A title `viewer` may change. Raises `TitleNotFound`, `NotYours`."""
+    title = seen(session, viewer, title_id)
+    if not title.managed_by(viewer):
         raise NotYours(f"titles/{title_id}")
     return title
 
 
 def _processing(session: Session, title_id: str, job: str) -> tuple[Title, Media]:
     """A title and its media, to which `job` may add."""
-    title, media = _existing(session, title_id), session.media(title_id)
+    title, media = existing(session, title_id), session.media(title_id)
     title.check_job(job)
     if media is None:
         raise MediaNotRead(title_id)

@@ -20,6 +20,7 @@ from services.playback.titles import Titles
 from services.playback.tokens import LeaseTokens
 from services.playback.usecases import TOKEN_TTL, Resume, StartPlayback
 from services.runtime.app import Context, ServiceApp
+from services.runtime.region import Regions
 
 _PURGE_EVERY_S = 3600.0
 
@@ -30,11 +31,14 @@ async def build(ctx: Context) -> ServiceApp:
     ttl = timedelta(seconds=ctx.settings.lease_ttl_s)
     store = SqlLeases(database)
     leases = Leases(store, ctx.clock, ttl)
-    titles = Titles(CatalogClient(ctx.channels.stub(CatalogServiceStub)), ctx.clock)
+    catalog = CatalogClient(ctx.channels.stub(CatalogServiceStub))
+    titles = Titles(catalog, ctx.clock)
     resume = Resume(HistoryClient(ctx.channels.stub(HistoryServiceStub)))
     cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes)
+    regions = Regions(ctx.settings.region_header, ctx.settings.region)
     start = StartPlayback(
         entitlements=BillingClient(ctx.channels.stub(BillingServiceStub)),
+        rights=catalog,
         profiles=IdentityClient(ctx.channels.stub(IdentityServiceStub)),
         resume=resume,
         titles=titles,
@@ -53,6 +57,7 @@ async def build(ctx: Context) -> ServiceApp:
         titles=titles,
         tokens=tokens,
         clock=ctx.clock,
+        regions=regions,
     )
 
     async def purge() -> None:

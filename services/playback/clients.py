@@ -12,13 +12,14 @@ from kino.billing.v1 import billing_pb2
 from kino.billing.v1.billing_pb2_grpc import BillingServiceStub
 from kino.catalog.v1 import catalog_pb2
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from kino.catalog.v1.resources_pb2 import Availability
 from kino.history.v1 import history_pb2
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1 import identity_pb2
 from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from kino.media.v1 import media_pb2
 from services.media.time import FrameRun, Timeline
-from services.playback.errors import TitleNotFound
+from services.playback.errors import TitleExpired, TitleNotFound, TitleNotYet, TitleOutsideRegion
 from services.playback.model import (
     AudioCodec,
     AudioTrack,
@@ -49,7 +50,7 @@ def _typed(error: grpc.aio.AioRpcError) -> KinoError:
 
 
 class CatalogClient:
-    """See `titles.Catalog`."""
+    """See `titles.Catalog` and `usecases.Rights`."""
 
     def __init__(self, stub: CatalogServiceStub) -> None:
         self._stub = stub
@@ -62,6 +63,21 @@ class CatalogClient:
             missing = error.code() is grpc.StatusCode.NOT_FOUND
             raise (TitleNotFound(title) if missing else _typed(error)) from error
         return media_of(answer)
+
+    async def check_rights(self, title: str, region: str) -> None:
+        """See `usecases.Rights.check_rights`."""
+        request = catalog_pb2.CheckAvailabilityRequest(title=title, region_code=region)
+        try:
+            found = (await self._stub.CheckAvailability(request)).availability
+        except grpc.aio.AioRpcError as error:
+            missing = error.code() is grpc.StatusCode.NOT_FOUND
+            raise (TitleNotFound(title) if missing else _typed(error)) from error
+        if found.state == Availability.STATE_OUTSIDE_REGION:
+            raise TitleOutsideRegion(title, region or "unknown")
+        if found.state == Availability.STATE_UPCOMING:
+            raise TitleNotYet(title, found.change_time.ToDatetime(UTC).isoformat())
+        if found.state == Availability.STATE_EXPIRED:
+            raise TitleExpired(title)
 
     async def segments(self, title: str, rendition_id: str, first: int, page_size: int) -> list[Segment]:
         """See `titles.Catalog.segments`."""
@@ -140,7 +156,7 @@ def media_of(answer: catalog_pb2.GetMediaResponse) -> TitleMedia:
         title=title.name,
         job=media.job,
         owner=title.owner,
-        shown=played,
+        shown=played and not title.unpublished,
         complete=title.HasField("complete_time"),
         timeline=Timeline(timescale=media.timeline.timescale or 1, runs=runs),
         segment_starts=tuple(media.timeline.segment_start_ticks),

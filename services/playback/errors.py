@@ -76,6 +76,27 @@ class TitleNotPlayable(FailedPrecondition):
     fields = ("subject",)
 
 
+class TitleOutsideRegion(PermissionDenied):
+    """{resource} may not be watched where you are (region {region})."""
+
+    reason = "TITLE_OUTSIDE_REGION"
+    fields = ("resource", "region")
+
+
+class TitleNotYet(FailedPrecondition):
+    """{subject} may be watched from {start_time} on."""
+
+    reason = "TITLE_NOT_YET_AVAILABLE"
+    fields = ("subject", "start_time")
+
+
+class TitleExpired(FailedPrecondition):
+    """{subject} may not be watched any more: the time for which it was licensed is over."""
+
+    reason = "TITLE_NO_LONGER_AVAILABLE"
+    fields = ("subject",)
+
+
 class OffsetOutOfRange(OutOfRange):
     """The offset lies at or after the end of the title, which lasts {duration_s} s."""
 

@@ -35,6 +35,7 @@ from services.playback.tokens import LeaseTokens
 from services.playback.usecases import StartPlayback
 from services.runtime.auth import principal, require_user
 from services.runtime.clock import Clock
+from services.runtime.region import Regions
 from services.runtime.wire import duration
 
 SERVICE = "kino.playback.v1.PlaybackService"
@@ -66,8 +67,10 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         titles: Titles,
         tokens: LeaseTokens,
         clock: Clock,
+        regions: Regions,
     ) -> None:
         self._start = start
+        self._regions = regions
         self._player = player
         self._leases = leases
         self._readers = readers
@@ -82,6 +85,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
             title=request.title,
             profile=request.profile,
             device=request.device,
+            region=self._regions.of(context),
             request_id=request.request_id.lower(),
         )
         token = self._tokens.seal(started.lease)

@@ -37,6 +37,13 @@ class Entitlements(Protocol):
         """What `users/{user}` may watch now."""
 
 
+class Rights(Protocol):
+    """Catalog."""
+
+    async def check_rights(self, title: str, region: str) -> None:
+        """Raises `TitleOutsideRegion`, `TitleNotYet` or `TitleExpired` where its rights don't reach."""
+
+
 class Profiles(Protocol):
     """Identity."""
 
@@ -85,6 +92,7 @@ class StartPlayback:
         self,
         *,
         entitlements: Entitlements,
+        rights: Rights,
         profiles: Profiles,
         resume: Resume,
         titles: Titles,
@@ -94,6 +102,7 @@ class StartPlayback:
     ) -> None:
         """`staff_streams` is the limit of publishers and operators, who need no plan."""
         self._entitlements = entitlements
+        self._rights = rights
         self._profiles = profiles
         self._resume = resume
         self._titles = titles
@@ -102,10 +111,12 @@ class StartPlayback:
         self._staff_streams = staff_streams
 
     async def __call__(
-        self, caller: Principal, *, title: str, profile: str, device: str, request_id: str
+        self, caller: Principal, *, title: str, profile: str, device: str, region: str, request_id: str
     ) -> Started:
-        """Raises `NotYours`, `ProfileNotFound`, `TitleNotFound`, `TitleNotPlayable`, `NotEntitled`,
-        `ConcurrentStreamLimit`.
+        """`region` is where the caller is, empty when not known.
+
+        Raises `NotYours`, `ProfileNotFound`, `TitleNotFound`, `TitleNotPlayable`, `NotEntitled`,
+        `ConcurrentStreamLimit`, `TitleOutsideRegion`, `TitleNotYet`, `TitleExpired`.
         """
         if not (caller.owns(profile) or caller.is_service):
             raise NotYours(profile)
@@ -116,6 +127,8 @@ class StartPlayback:
         if not known:
             raise ProfileNotFound(profile)
         _check_shown(media, caller)
+        if not _manages(caller, media):
+            await self._rights.check_rights(title, region)
         now = self._clock.now()
         lease = Lease(
             name=f"leases/{new_id()}",
@@ -140,9 +153,14 @@ class StartPlayback:
         return entitlement.concurrent_stream_limit
 
 
+def _manages(caller: Principal, media: TitleMedia) -> bool:
+    """Whether a title is the caller's to watch whatever its state and rights are."""
+    return caller.owns(media.owner) or caller.has_role(OPERATOR)
+
+
 def _check_shown(media: TitleMedia, caller: Principal) -> None:
     """Raises `TitleNotFound` for a title the caller may not see, `TitleNotPlayable` for an empty one."""
-    if not (media.shown or caller.owns(media.owner) or caller.has_role(OPERATOR)):
+    if not (media.shown or _manages(caller, media)):
         raise TitleNotFound(media.title)
     if media.ready_segment_count == 0:
         raise TitleNotPlayable(media.title)

@@ -148,6 +148,17 @@ class Settings(BaseSettings):
     staff_streams: int = Field(
         default=10, ge=1, le=100, description="Streams of publishers and operators, who need no plan."
     )
+    region: str = Field(
+        default="",
+        pattern="^([A-Z]{2})?$",
+        description="Region of viewers whose own isn't told (ISO 3166-1 alpha-2); empty: not known.",
+    )
+    region_header: str = Field(
+        default="",
+        pattern="^[a-z0-9-]{0,64}$",
+        description="Request header in which the gateway tells a viewer's region; empty: nobody is believed.",
+        examples=["x-kino-region"],
+    )
     playback_cache_bytes: int = Field(
         default=64 << 20, ge=1 << 20, description="Memory for segments that a playback node keeps at hand."
     )

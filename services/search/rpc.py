@@ -70,7 +70,7 @@ def _from_title(title: catalog_resources.Title) -> Document:
         display_name=title.display_name,
         release_year=title.release_year,
         owner=title.owner,
-        visible=title.HasField("playable_time"),
+        visible=title.HasField("playable_time") and not title.unpublished,
     )
 
 

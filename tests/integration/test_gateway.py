@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -138,7 +139,9 @@ def test_every_service_of_the_contracts_has_a_cluster_and_a_route() -> None:
     assert contracts == set(SERVICES)
     config = (root / "envoy.yaml").read_text()
     for name in SERVICES:
-        service = f"kino.{name}.v1.{name.capitalize()}Service"
-        assert f'prefix: "/{service}/"' in config
-        assert f"              - {service}\n" in config
         assert f"./endpoints/{name}.yaml" in config
+        for contract in root.glob(f"proto/kino/{name}/v1/*.proto"):
+            for service in re.findall(r"^service (\w+)", contract.read_text(), re.MULTILINE):
+                route = f'prefix: "/kino.{name}.v1.{service}/"}}\n                route: {{cluster: {name}, '
+                assert route in config
+                assert f"              - kino.{name}.v1.{service}\n" in config

@@ -16,12 +16,12 @@ from services.catalog.model import (
     Segment,
     Sweep,
     Title,
-    TitleText,
     Viewer,
 )
 from services.catalog.store import Session
 from services.catalog.store_sql import SqlStore
 from services.catalog.tables import metadata
+from services.catalog.text import TitleText
 from services.runtime.errors import Unavailable
 from services.runtime.idempotency import RequestIdReused
 from services.runtime.sql import Database
@@ -100,8 +100,12 @@ async def test_titles_come_back_whole(store: SqlStore) -> None:
 
 async def test_a_request_makes_one_title(store: SqlStore) -> None:
     async def create(number: int, request: bytes) -> str:
+        def save(session: Session) -> str:
+            session.save_title(title(number))
+            return f"t{number}"
+
         return await store.write(
-            lambda session: session.create_once("users/ann/CreateTitle", "id", request, title(number))
+            lambda session: session.once("users/ann/CreateTitle", "id", request, NOW, lambda: save(session))
         )
 
     assert [await create(1, b"a"), await create(2, b"a")] == ["t1", "t1"]

@@ -5,8 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from services.catalog.background import Collector
-from services.catalog.model import TitleText, Viewer
+from services.catalog.model import Viewer
 from services.catalog.store_sql import SqlStore
+from services.catalog.text import TitleText
 from services.catalog.usecases import Catalog
 from services.runtime.clock import ManualClock
 from services.runtime.objects_local import LocalObjects

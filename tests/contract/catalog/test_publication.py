@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from services.catalog.model import Frames, InitSegment, Kind, Rendition, Segment, State, TitleText
+from services.catalog.model import Frames, InitSegment, Kind, Rendition, Segment, State
 from services.catalog.store_sql import SqlStore
+from services.catalog.text import TitleText
 from services.catalog.usecases import Catalog, Publication
 from services.runtime.clock import ManualClock
 from services.runtime.errors import Unavailable

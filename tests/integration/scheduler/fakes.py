@@ -111,6 +111,7 @@ class Catalog(catalog_grpc.CatalogServiceServicer):
         raise NotImplementedError
 
     CreateTitle = GetTitle = ListTitles = UpdateTitle = DeleteTitle = _unused
+    PublishTitle = UnpublishTitle = CheckAvailability = _unused
 
     def numbers(self, title: str) -> dict[str, list[int]]:
         """Published segment numbers by rendition."""

@@ -17,10 +17,10 @@ from services.catalog.model import (
     State,
     Sweep,
     Title,
-    TitleText,
     Viewer,
     in_order,
 )
+from services.catalog.text import TitleText
 from services.runtime.errors import InvalidArgument
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)

@@ -128,19 +128,23 @@ class ListTitlesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WITHOUT_EPISODES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Optional. At most this many, 1 to 200; 50 when not set."""
     page_token: _builtins.str
     """Optional. `next_page_token` of the page before."""
+    without_episodes: _builtins.bool
+    """Optional. Leaves out titles that are episodes of a series."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        without_episodes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "without_episodes", b"without_episodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,7 +192,7 @@ class UpdateTitleRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. Which of `display_name`, `description`, `release_year`, `genres` to change."""
+        """Required. Which of `display_name`, `description`, `release_year`, `genres`, `rights` to change."""
 
     def __init__(
         self,
@@ -266,6 +270,148 @@ class DeleteTitleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTitleResponse: _TypeAlias = DeleteTitleResponse  # noqa: Y015
+
+@_typing.final
+class PublishTitleRequest(_message.Message):
+    """Request message for `CatalogService.PublishTitle`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `titles/{title}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishTitleRequest: _TypeAlias = PublishTitleRequest  # noqa: Y015
+
+@_typing.final
+class PublishTitleResponse(_message.Message):
+    """Response message for `CatalogService.PublishTitle`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def title(self) -> _resources_pb2.Title:
+        """The title."""
+
+    def __init__(
+        self,
+        *,
+        title: _resources_pb2.Title | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["title", b"title"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishTitleResponse: _TypeAlias = PublishTitleResponse  # noqa: Y015
+
+@_typing.final
+class UnpublishTitleRequest(_message.Message):
+    """Request message for `CatalogService.UnpublishTitle`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `titles/{title}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpublishTitleRequest: _TypeAlias = UnpublishTitleRequest  # noqa: Y015
+
+@_typing.final
+class UnpublishTitleResponse(_message.Message):
+    """Response message for `CatalogService.UnpublishTitle`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def title(self) -> _resources_pb2.Title:
+        """The title."""
+
+    def __init__(
+        self,
+        *,
+        title: _resources_pb2.Title | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["title", b"title"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpublishTitleResponse: _TypeAlias = UnpublishTitleResponse  # noqa: Y015
+
+@_typing.final
+class CheckAvailabilityRequest(_message.Message):
+    """Request message for `CatalogService.CheckAvailability`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Required. Format: `titles/{title}`."""
+    region_code: _builtins.str
+    """Optional. Where the viewer is, as an ISO 3166-1 alpha-2 code; empty when not known."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        region_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["region_code", b"region_code", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAvailabilityRequest: _TypeAlias = CheckAvailabilityRequest  # noqa: Y015
+
+@_typing.final
+class CheckAvailabilityResponse(_message.Message):
+    """Response message for `CatalogService.CheckAvailability`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def availability(self) -> _resources_pb2.Availability:
+        """What holds there now."""
+
+    def __init__(
+        self,
+        *,
+        availability: _resources_pb2.Availability | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAvailabilityResponse: _TypeAlias = CheckAvailabilityResponse  # noqa: Y015
 
 @_typing.final
 class BeginMediaRequest(_message.Message):

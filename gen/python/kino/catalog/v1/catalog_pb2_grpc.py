@@ -60,6 +60,21 @@ class CatalogServiceStub:
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.DeleteTitleRequest.SerializeToString,
                 response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.DeleteTitleResponse.FromString,
                 _registered_method=True)
+        self.PublishTitle = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/PublishTitle',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishTitleRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishTitleResponse.FromString,
+                _registered_method=True)
+        self.UnpublishTitle = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/UnpublishTitle',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.UnpublishTitleRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.UnpublishTitleResponse.FromString,
+                _registered_method=True)
+        self.CheckAvailability = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/CheckAvailability',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityResponse.FromString,
+                _registered_method=True)
         self.BeginMedia = channel.unary_unary(
                 '/kino.catalog.v1.CatalogService/BeginMedia',
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.BeginMediaRequest.SerializeToString,
@@ -132,6 +147,29 @@ class CatalogServiceServicer:
     def DeleteTitle(self, request, context):
         """Deletes a title: it disappears at once from lists, search and playback, and its objects are collected afterwards.
         Deleting a deleted title fails with `NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishTitle(self, request, context):
+        """Shows a title to viewers, as far as it can be played. Publishing a published title changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpublishTitle(self, request, context):
+        """Takes a title away from viewers: from lists, search and new playbacks. Its owner and operators keep it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckAvailability(self, request, context):
+        """Decides whether a title may be watched in a region now, by its rights. What else is needed (a plan, a stream that is
+        free) is
+        playback's to ask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +254,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.DeleteTitle,
                     request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.DeleteTitleRequest.FromString,
                     response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.DeleteTitleResponse.SerializeToString,
+            ),
+            'PublishTitle': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishTitle,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishTitleRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishTitleResponse.SerializeToString,
+            ),
+            'UnpublishTitle': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpublishTitle,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.UnpublishTitleRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.UnpublishTitleResponse.SerializeToString,
+            ),
+            'CheckAvailability': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAvailability,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityResponse.SerializeToString,
             ),
             'BeginMedia': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginMedia,
@@ -389,6 +442,87 @@ class CatalogService:
             '/kino.catalog.v1.CatalogService/DeleteTitle',
             kino_dot_catalog_dot_v1_dot_catalog__pb2.DeleteTitleRequest.SerializeToString,
             kino_dot_catalog_dot_v1_dot_catalog__pb2.DeleteTitleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishTitle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/PublishTitle',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishTitleRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.PublishTitleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpublishTitle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/UnpublishTitle',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.UnpublishTitleRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.UnpublishTitleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAvailability(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/CheckAvailability',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityResponse.FromString,
             options,
             channel_credentials,
             insecure,

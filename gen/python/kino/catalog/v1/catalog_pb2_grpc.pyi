@@ -28,6 +28,15 @@ class CatalogServiceStub:
     """Deletes a title: it disappears at once from lists, search and playback, and its objects are collected afterwards.
     Deleting a deleted title fails with `NOT_FOUND`.
     """
+    PublishTitle: _aio.UnaryUnaryMultiCallable[_catalog_pb2.PublishTitleRequest, _catalog_pb2.PublishTitleResponse]
+    """Shows a title to viewers, as far as it can be played. Publishing a published title changes nothing."""
+    UnpublishTitle: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UnpublishTitleRequest, _catalog_pb2.UnpublishTitleResponse]
+    """Takes a title away from viewers: from lists, search and new playbacks. Its owner and operators keep it."""
+    CheckAvailability: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CheckAvailabilityRequest, _catalog_pb2.CheckAvailabilityResponse]
+    """Decides whether a title may be watched in a region now, by its rights. What else is needed (a plan, a stream that is
+    free) is
+    playback's to ask.
+    """
     BeginMedia: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BeginMediaRequest, _catalog_pb2.BeginMediaResponse]
     """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
     adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
@@ -91,6 +100,33 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_catalog_pb2.DeleteTitleResponse]:
         """Deletes a title: it disappears at once from lists, search and playback, and its objects are collected afterwards.
         Deleting a deleted title fails with `NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishTitle(
+        self,
+        request: _catalog_pb2.PublishTitleRequest,
+        context: _aio.ServicerContext[_catalog_pb2.PublishTitleRequest, _abc.Awaitable[_catalog_pb2.PublishTitleResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.PublishTitleResponse]:
+        """Shows a title to viewers, as far as it can be played. Publishing a published title changes nothing."""
+
+    @_abc_1.abstractmethod
+    def UnpublishTitle(
+        self,
+        request: _catalog_pb2.UnpublishTitleRequest,
+        context: _aio.ServicerContext[_catalog_pb2.UnpublishTitleRequest, _abc.Awaitable[_catalog_pb2.UnpublishTitleResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.UnpublishTitleResponse]:
+        """Takes a title away from viewers: from lists, search and new playbacks. Its owner and operators keep it."""
+
+    @_abc_1.abstractmethod
+    def CheckAvailability(
+        self,
+        request: _catalog_pb2.CheckAvailabilityRequest,
+        context: _aio.ServicerContext[_catalog_pb2.CheckAvailabilityRequest, _abc.Awaitable[_catalog_pb2.CheckAvailabilityResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.CheckAvailabilityResponse]:
+        """Decides whether a title may be watched in a region now, by its rights. What else is needed (a plan, a stream that is
+        free) is
+        playback's to ask.
         """
 
     @_abc_1.abstractmethod

@@ -29,7 +29,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/catalog/v1/resources.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19kino/media/v1/media.proto\"\xa5\x05\n\x05Title\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12 \n\x0crelease_year\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xb8\x17(\x00\x12 \n\x06genres\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x14\"\x06r\x04\x10\x01\x18\x32\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05owner\x18\t \x01(\t\x12\x0b\n\x03job\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rplayable_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0f\n\x07version\x18\x10 \x01(\x03\"\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x14\n\x10STATE_PROCESSING\x10\x02\x12\x12\n\x0eSTATE_PLAYABLE\x10\x03\x12\x12\n\x0eSTATE_COMPLETE\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\x8c\x02\n\x05Media\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12)\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12,\n\nrenditions\x18\x04 \x03(\x0b\x32\x18.kino.media.v1.Rendition\x12,\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.Highlight\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12%\n\x06\x65xtras\x18\x08 \x01(\x0b\x32\x15.kino.media.v1.Extrasb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/catalog/v1/resources.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19kino/media/v1/media.proto\"\xd6\x06\n\x05Title\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12 \n\x0crelease_year\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xb8\x17(\x00\x12 \n\x06genres\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x14\"\x06r\x04\x10\x01\x18\x32\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05owner\x18\t \x01(\t\x12\x0b\n\x03job\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rplayable_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x0f \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0f\n\x07version\x18\x10 \x01(\x03\x12\x13\n\x0bunpublished\x18\x11 \x01(\x08\x12\x37\n\x06rights\x18\x12 \x03(\x0b\x32\x1d.kino.catalog.v1.RightsWindowB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12\x33\n\x0c\x61vailability\x18\x13 \x01(\x0b\x32\x1d.kino.catalog.v1.Availability\x12,\n\x05place\x18\x14 \x01(\x0b\x32\x1d.kino.catalog.v1.EpisodePlace\"\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x14\n\x10STATE_PROCESSING\x10\x02\x12\x12\n\x0eSTATE_PLAYABLE\x10\x03\x12\x12\n\x0eSTATE_COMPLETE\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\x9f\x01\n\x0cRightsWindow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0cregion_codes\x18\x03 \x03(\tB\x1b\xbaH\x18\x92\x01\x15\x10\xfa\x01\x18\x01\"\x0er\x0c\x32\n^[A-Z]{2}$\"\xfe\x01\n\x0c\x41vailability\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32#.kino.catalog.v1.Availability.State\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bregion_code\x18\x03 \x01(\t\"t\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_AVAILABLE\x10\x01\x12\x12\n\x0eSTATE_UPCOMING\x10\x02\x12\x11\n\rSTATE_EXPIRED\x10\x03\x12\x18\n\x14STATE_OUTSIDE_REGION\x10\x04\"k\n\x0c\x45pisodePlace\x12\x0f\n\x07\x65pisode\x18\x01 \x01(\t\x12\x1b\n\x13series_display_name\x18\x02 \x01(\t\x12\x15\n\rseason_number\x18\x03 \x01(\x05\x12\x16\n\x0e\x65pisode_number\x18\x04 \x01(\x05\"\xa1\x02\n\x06Series\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12 \n\x0crelease_year\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xb8\x17(\x00\x12 \n\x06genres\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x14\"\x06r\x04\x10\x01\x18\x32\x12\r\n\x05owner\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x83\x01\n\x06Season\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x06number\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x01\n\x07\x45pisode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05title\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x1a\n\x06number\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\'\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"\xe9\x01\n\x0eWatchlistEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\x07subject\x18\x02 \x01(\tB(\xbaH%r#2!^(titles|series)/[a-z0-9-]{1,63}$\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05title\x18\x04 \x01(\x0b\x32\x16.kino.catalog.v1.TitleH\x00\x12)\n\x06series\x18\x05 \x01(\x0b\x32\x17.kino.catalog.v1.SeriesH\x00\x42\t\n\x07\x64\x65tails\"\x8c\x02\n\x05Media\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12)\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12,\n\nrenditions\x18\x04 \x03(\x0b\x32\x18.kino.media.v1.Rendition\x12,\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.Highlight\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12%\n\x06\x65xtras\x18\x08 \x01(\x0b\x32\x15.kino.media.v1.Extrasb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,10 +46,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TITLE'].fields_by_name['genres']._serialized_options = b'\272H\r\222\001\n\020\024\"\006r\004\020\001\0302'
   _globals['_TITLE'].fields_by_name['etag']._loaded_options = None
   _globals['_TITLE'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_TITLE'].fields_by_name['rights']._loaded_options = None
+  _globals['_TITLE'].fields_by_name['rights']._serialized_options = b'\272H\005\222\001\002\0202'
+  _globals['_RIGHTSWINDOW'].fields_by_name['region_codes']._loaded_options = None
+  _globals['_RIGHTSWINDOW'].fields_by_name['region_codes']._serialized_options = b'\272H\030\222\001\025\020\372\001\030\001\"\016r\0142\n^[A-Z]{2}$'
+  _globals['_SERIES'].fields_by_name['display_name']._loaded_options = None
+  _globals['_SERIES'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_SERIES'].fields_by_name['description']._loaded_options = None
+  _globals['_SERIES'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N'
+  _globals['_SERIES'].fields_by_name['release_year']._loaded_options = None
+  _globals['_SERIES'].fields_by_name['release_year']._serialized_options = b'\272H\007\032\005\030\270\027(\000'
+  _globals['_SERIES'].fields_by_name['genres']._loaded_options = None
+  _globals['_SERIES'].fields_by_name['genres']._serialized_options = b'\272H\r\222\001\n\020\024\"\006r\004\020\001\0302'
+  _globals['_SERIES'].fields_by_name['etag']._loaded_options = None
+  _globals['_SERIES'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_SEASON'].fields_by_name['number']._loaded_options = None
+  _globals['_SEASON'].fields_by_name['number']._serialized_options = b'\272H\007\032\005\030\220N(\000'
+  _globals['_SEASON'].fields_by_name['display_name']._loaded_options = None
+  _globals['_SEASON'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_EPISODE'].fields_by_name['title']._loaded_options = None
+  _globals['_EPISODE'].fields_by_name['title']._serialized_options = b'\272H\034r\0322\030^titles/[a-z0-9-]{1,63}$'
+  _globals['_EPISODE'].fields_by_name['number']._loaded_options = None
+  _globals['_EPISODE'].fields_by_name['number']._serialized_options = b'\272H\007\032\005\030\220N(\000'
+  _globals['_WATCHLISTENTRY'].fields_by_name['subject']._loaded_options = None
+  _globals['_WATCHLISTENTRY'].fields_by_name['subject']._serialized_options = b'\272H%r#2!^(titles|series)/[a-z0-9-]{1,63}$'
   _globals['_TITLE']._serialized_start=199
-  _globals['_TITLE']._serialized_end=876
-  _globals['_TITLE_STATE']._serialized_start=747
-  _globals['_TITLE_STATE']._serialized_end=876
-  _globals['_MEDIA']._serialized_start=879
-  _globals['_MEDIA']._serialized_end=1147
+  _globals['_TITLE']._serialized_end=1053
+  _globals['_TITLE_STATE']._serialized_start=924
+  _globals['_TITLE_STATE']._serialized_end=1053
+  _globals['_RIGHTSWINDOW']._serialized_start=1056
+  _globals['_RIGHTSWINDOW']._serialized_end=1215
+  _globals['_AVAILABILITY']._serialized_start=1218
+  _globals['_AVAILABILITY']._serialized_end=1472
+  _globals['_AVAILABILITY_STATE']._serialized_start=1356
+  _globals['_AVAILABILITY_STATE']._serialized_end=1472
+  _globals['_EPISODEPLACE']._serialized_start=1474
+  _globals['_EPISODEPLACE']._serialized_end=1581
+  _globals['_SERIES']._serialized_start=1584
+  _globals['_SERIES']._serialized_end=1873
+  _globals['_SEASON']._serialized_start=1876
+  _globals['_SEASON']._serialized_end=2007
+  _globals['_EPISODE']._serialized_start=2010
+  _globals['_EPISODE']._serialized_end=2150
+  _globals['_WATCHLISTENTRY']._serialized_start=2153
+  _globals['_WATCHLISTENTRY']._serialized_end=2386
+  _globals['_MEDIA']._serialized_start=2389
+  _globals['_MEDIA']._serialized_end=2657
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,10 @@ class Title(_message.Message):
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    UNPUBLISHED_FIELD_NUMBER: _builtins.int
+    RIGHTS_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `titles/{title}`."""
     display_name: _builtins.str
@@ -98,6 +102,8 @@ class Title(_message.Message):
     """Changes with every change. In an update: refuse it unless this is still the value (AIP-154)."""
     version: _builtins.int
     """Output only. Rises with every change; orders what the search index is told."""
+    unpublished: _builtins.bool
+    """Kept from viewers until `PublishTitle`. Read when a title is made; afterwards output only."""
     @_builtins.property
     def genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Genres, at most 20 of at most 50 characters."""
@@ -126,6 +132,18 @@ class Title(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it became complete."""
 
+    @_builtins.property
+    def rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RightsWindow]:
+        """When and where it may be watched; none: always and everywhere. Only its owner, operators and services see them."""
+
+    @_builtins.property
+    def availability(self) -> Global___Availability:
+        """Output only. Whether the caller may watch it now, from where it calls, by its rights."""
+
+    @_builtins.property
+    def place(self) -> Global___EpisodePlace:
+        """Output only. Its place in a series; not set for a film of its own."""
+
     def __init__(
         self,
         *,
@@ -145,14 +163,333 @@ class Title(_message.Message):
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         version: _builtins.int = ...,
+        unpublished: _builtins.bool = ...,
+        rights: _abc.Iterable[Global___RightsWindow] | None = ...,
+        availability: Global___Availability | None = ...,
+        place: Global___EpisodePlace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "playable_time", b"playable_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "place", b"place", "playable_time", b"playable_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "release_year", b"release_year", "state", b"state", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "place", b"place", "playable_time", b"playable_time", "release_year", b"release_year", "rights", b"rights", "state", b"state", "unpublished", b"unpublished", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Title: _TypeAlias = Title  # noqa: Y015
+
+@_typing.final
+class RightsWindow(_message.Message):
+    """A time and the regions in which a title may be watched. A title with several may be watched where any one holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REGION_CODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. First moment; not set: since ever."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. First moment after it; not set: for ever."""
+
+    @_builtins.property
+    def region_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Regions as ISO 3166-1 alpha-2 codes (`DE`); none: everywhere, also where the region is not known."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        region_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "region_codes", b"region_codes", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RightsWindow: _TypeAlias = RightsWindow  # noqa: Y015
+
+@_typing.final
+class Availability(_message.Message):
+    """Whether a title may be watched somewhere at some moment, by its rights alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Availability._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Availability._State.ValueType  # 0
+        """Not set."""
+        STATE_AVAILABLE: Availability._State.ValueType  # 1
+        """It may be watched."""
+        STATE_UPCOMING: Availability._State.ValueType  # 2
+        """Not yet: its first window there begins at `change_time`."""
+        STATE_EXPIRED: Availability._State.ValueType  # 3
+        """Not any more: its last window there is over."""
+        STATE_OUTSIDE_REGION: Availability._State.ValueType  # 4
+        """Never there: no window names the region, or the region is not known."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """What holds."""
+
+    STATE_UNSPECIFIED: Availability.State.ValueType  # 0
+    """Not set."""
+    STATE_AVAILABLE: Availability.State.ValueType  # 1
+    """It may be watched."""
+    STATE_UPCOMING: Availability.State.ValueType  # 2
+    """Not yet: its first window there begins at `change_time`."""
+    STATE_EXPIRED: Availability.State.ValueType  # 3
+    """Not any more: its last window there is over."""
+    STATE_OUTSIDE_REGION: Availability.State.ValueType  # 4
+    """Never there: no window names the region, or the region is not known."""
+
+    STATE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    state: Global___Availability.State.ValueType
+    """Output only. What holds."""
+    region_code: _builtins.str
+    """Output only. The region it was decided for; empty when not known."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When that changes next; not set when it doesn't."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___Availability.State.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        region_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "region_code", b"region_code", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Availability: _TypeAlias = Availability  # noqa: Y015
+
+@_typing.final
+class EpisodePlace(_message.Message):
+    """Where a title stands in a series."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPISODE_FIELD_NUMBER: _builtins.int
+    SERIES_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SEASON_NUMBER_FIELD_NUMBER: _builtins.int
+    EPISODE_NUMBER_FIELD_NUMBER: _builtins.int
+    episode: _builtins.str
+    """Output only. The episode. Format: `series/{series}/seasons/{season}/episodes/{episode}`."""
+    series_display_name: _builtins.str
+    """Output only. Name of the series to show."""
+    season_number: _builtins.int
+    """Output only. Number of the season."""
+    episode_number: _builtins.int
+    """Output only. Number within the season."""
+    def __init__(
+        self,
+        *,
+        episode: _builtins.str = ...,
+        series_display_name: _builtins.str = ...,
+        season_number: _builtins.int = ...,
+        episode_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["episode", b"episode", "episode_number", b"episode_number", "season_number", b"season_number", "series_display_name", b"series_display_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EpisodePlace: _TypeAlias = EpisodePlace  # noqa: Y015
+
+@_typing.final
+class Series(_message.Message):
+    """Titles that belong together, in seasons. Viewers see it once they see one of its episodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RELEASE_YEAR_FIELD_NUMBER: _builtins.int
+    GENRES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Output only. Resource name. Format: `series/{series}`."""
+    display_name: _builtins.str
+    """Name to show, 1 to 500 characters of any script."""
+    description: _builtins.str
+    """Words about it, at most 10,000 characters."""
+    release_year: _builtins.int
+    """Year of first showing; 0 when not known."""
+    owner: _builtins.str
+    """Output only. Who made it. Format: `users/{user}`."""
+    etag: _builtins.str
+    """Changes with every change. In an update: refuse it unless this is still the value (AIP-154)."""
+    @_builtins.property
+    def genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Genres, at most 20 of at most 50 characters."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was made."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was last changed."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        release_year: _builtins.int = ...,
+        genres: _abc.Iterable[_builtins.str] | None = ...,
+        owner: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "genres", b"genres", "name", b"name", "owner", b"owner", "release_year", b"release_year", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Series: _TypeAlias = Series  # noqa: Y015
+
+@_typing.final
+class Season(_message.Message):
+    """A part of a series."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Output only. Resource name. Format: `series/{series}/seasons/{season}`."""
+    number: _builtins.int
+    """Number that orders the seasons, one of its own within the series; 0 is for what stands beside the numbered ones."""
+    display_name: _builtins.str
+    """Name to show, at most 500 characters; empty: its number tells it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was made."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        number: _builtins.int = ...,
+        display_name: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "name", b"name", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Season: _TypeAlias = Season  # noqa: Y015
+
+@_typing.final
+class Episode(_message.Message):
+    """A title as a part of a season. A title is at most one episode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Output only. Resource name. Format: `series/{series}/seasons/{season}/episodes/{episode}`; the last part is that of
+    its title.
+    """
+    title: _builtins.str
+    """Required. The title. Format: `titles/{title}`."""
+    number: _builtins.int
+    """Number that orders the episodes, one of its own within the season."""
+    @_builtins.property
+    def details(self) -> Global___Title:
+        """Output only. The title itself."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
+        number: _builtins.int = ...,
+        details: Global___Title | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "name", b"name", "number", b"number", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Episode: _TypeAlias = Episode  # noqa: Y015
+
+@_typing.final
+class WatchlistEntry(_message.Message):
+    """Something a profile wants to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Output only. Resource name. Format: `users/{user}/profiles/{profile}/watchlist/{entry}`; the last part is that of its
+    subject.
+    """
+    subject: _builtins.str
+    """Required. What is wanted. Format: `titles/{title}` or `series/{series}`."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was added."""
+
+    @_builtins.property
+    def title(self) -> Global___Title:
+        """A title."""
+
+    @_builtins.property
+    def series(self) -> Global___Series:
+        """A series."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        title: Global___Title | None = ...,
+        series: Global___Series | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "details", b"details", "series", b"series", "title", b"title"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "details", b"details", "name", b"name", "series", b"series", "subject", b"subject", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_details: _TypeAlias = _typing.Literal["title", "series"]  # noqa: Y015
+    _WhichOneofArgType_details: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_details) -> _WhichOneofReturnType_details | None: ...
+
+Global___WatchlistEntry: _TypeAlias = WatchlistEntry  # noqa: Y015
 
 @_typing.final
 class Media(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekino/search/v1/resources.proto\x12\x0ekino.search.v1\x1a\x1b\x62uf/validate/validate.proto\"\xd2\x01\n\rTitleDocument\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x14\n\x0crelease_year\x18\x05 \x01(\x05\x12\x0e\n\x06genres\x18\x06 \x03(\t\x12\r\n\x05owner\x18\x07 \x01(\t\x12\x0f\n\x07visible\x18\x08 \x01(\x08\x12\x0f\n\x07\x64\x65leted\x18\t \x01(\x08\"T\n\x08TitleHit\x12\r\n\x05title\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0crelease_year\x18\x03 \x01(\x05\x12\r\n\x05score\x18\x04 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekino/search/v1/resources.proto\x12\x0ekino.search.v1\x1a\x1b\x62uf/validate/validate.proto\"\xae\x02\n\rTitleDocument\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x14\n\x0crelease_year\x18\x05 \x01(\x05\x12\x0e\n\x06genres\x18\x06 \x03(\t\x12\r\n\x05owner\x18\x07 \x01(\t\x12\x0f\n\x07visible\x18\x08 \x01(\x08\x12\x0f\n\x07\x64\x65leted\x18\t \x01(\x08\x12\x0e\n\x06series\x18\x14 \x01(\t\x12\x1b\n\x13series_display_name\x18\x15 \x01(\t\x12\x15\n\rseason_number\x18\x16 \x01(\x05\x12\x16\n\x0e\x65pisode_number\x18\x17 \x01(\x05\"T\n\x08TitleHit\x12\r\n\x05title\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0crelease_year\x18\x03 \x01(\x05\x12\r\n\x05score\x18\x04 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TITLEDOCUMENT'].fields_by_name['title']._loaded_options = None
   _globals['_TITLEDOCUMENT'].fields_by_name['title']._serialized_options = b'\272H\034r\0322\030^titles/[a-z0-9-]{1,63}$'
   _globals['_TITLEDOCUMENT']._serialized_start=80
-  _globals['_TITLEDOCUMENT']._serialized_end=290
-  _globals['_TITLEHIT']._serialized_start=292
-  _globals['_TITLEHIT']._serialized_end=376
+  _globals['_TITLEDOCUMENT']._serialized_end=382
+  _globals['_TITLEHIT']._serialized_start=384
+  _globals['_TITLEHIT']._serialized_end=468
 # @@protoc_insertion_point(module_scope)

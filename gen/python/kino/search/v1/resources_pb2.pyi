@@ -33,6 +33,10 @@ class TitleDocument(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     VISIBLE_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    SERIES_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SEASON_NUMBER_FIELD_NUMBER: _builtins.int
+    EPISODE_NUMBER_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """The title. Format: `titles/{title}`."""
     version: _builtins.int
@@ -49,6 +53,14 @@ class TitleDocument(_message.Message):
     """True when viewers may see it; otherwise its owner and operators only."""
     deleted: _builtins.bool
     """True when the title was deleted: it is taken out of the index."""
+    series: _builtins.str
+    """The series it is an episode of; empty for a film of its own. Format: `series/{series}`."""
+    series_display_name: _builtins.str
+    """Name of that series to show."""
+    season_number: _builtins.int
+    """Number of its season there."""
+    episode_number: _builtins.int
+    """Its number within the season."""
     @_builtins.property
     def genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Genres."""
@@ -65,10 +77,14 @@ class TitleDocument(_message.Message):
         owner: _builtins.str = ...,
         visible: _builtins.bool = ...,
         deleted: _builtins.bool = ...,
+        series: _builtins.str = ...,
+        series_display_name: _builtins.str = ...,
+        season_number: _builtins.int = ...,
+        episode_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "description", b"description", "display_name", b"display_name", "genres", b"genres", "owner", b"owner", "release_year", b"release_year", "title", b"title", "version", b"version", "visible", b"visible"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "description", b"description", "display_name", b"display_name", "episode_number", b"episode_number", "genres", b"genres", "owner", b"owner", "release_year", b"release_year", "season_number", b"season_number", "series", b"series", "series_display_name", b"series_display_name", "title", b"title", "version", b"version", "visible", b"visible"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

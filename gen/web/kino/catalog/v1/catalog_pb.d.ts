@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Media, Title, Title_State } from "./resources_pb.js";
+import type { Availability, Media, Title, Title_State } from "./resources_pb.js";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import type { Extras, Highlight, Rendition, Segment, Timeline } from "../../media/v1/media_pb.js";
 import type { Status } from "../../../google/rpc/status_pb.js";
@@ -120,6 +120,13 @@ export declare type ListTitlesRequest = Message<"kino.catalog.v1.ListTitlesReque
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Optional. Leaves out titles that are episodes of a series.
+   *
+   * @generated from field: bool without_episodes = 3;
+   */
+  withoutEpisodes: boolean;
 };
 
 /**
@@ -169,7 +176,7 @@ export declare type UpdateTitleRequest = Message<"kino.catalog.v1.UpdateTitleReq
   title?: Title | undefined;
 
   /**
-   * Required. Which of `display_name`, `description`, `release_year`, `genres` to change.
+   * Required. Which of `display_name`, `description`, `release_year`, `genres`, `rights` to change.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -235,6 +242,133 @@ export declare type DeleteTitleResponse = Message<"kino.catalog.v1.DeleteTitleRe
  * Use `create(DeleteTitleResponseSchema)` to create a new message.
  */
 export declare const DeleteTitleResponseSchema: GenMessage<DeleteTitleResponse>;
+
+/**
+ * Request message for `CatalogService.PublishTitle`.
+ *
+ * @generated from message kino.catalog.v1.PublishTitleRequest
+ */
+export declare type PublishTitleRequest = Message<"kino.catalog.v1.PublishTitleRequest"> & {
+  /**
+   * Required. Format: `titles/{title}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.PublishTitleRequest.
+ * Use `create(PublishTitleRequestSchema)` to create a new message.
+ */
+export declare const PublishTitleRequestSchema: GenMessage<PublishTitleRequest>;
+
+/**
+ * Response message for `CatalogService.PublishTitle`.
+ *
+ * @generated from message kino.catalog.v1.PublishTitleResponse
+ */
+export declare type PublishTitleResponse = Message<"kino.catalog.v1.PublishTitleResponse"> & {
+  /**
+   * The title.
+   *
+   * @generated from field: kino.catalog.v1.Title title = 1;
+   */
+  title?: Title | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.PublishTitleResponse.
+ * Use `create(PublishTitleResponseSchema)` to create a new message.
+ */
+export declare const PublishTitleResponseSchema: GenMessage<PublishTitleResponse>;
+
+/**
+ * Request message for `CatalogService.UnpublishTitle`.
+ *
+ * @generated from message kino.catalog.v1.UnpublishTitleRequest
+ */
+export declare type UnpublishTitleRequest = Message<"kino.catalog.v1.UnpublishTitleRequest"> & {
+  /**
+   * Required. Format: `titles/{title}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.UnpublishTitleRequest.
+ * Use `create(UnpublishTitleRequestSchema)` to create a new message.
+ */
+export declare const UnpublishTitleRequestSchema: GenMessage<UnpublishTitleRequest>;
+
+/**
+ * Response message for `CatalogService.UnpublishTitle`.
+ *
+ * @generated from message kino.catalog.v1.UnpublishTitleResponse
+ */
+export declare type UnpublishTitleResponse = Message<"kino.catalog.v1.UnpublishTitleResponse"> & {
+  /**
+   * The title.
+   *
+   * @generated from field: kino.catalog.v1.Title title = 1;
+   */
+  title?: Title | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.UnpublishTitleResponse.
+ * Use `create(UnpublishTitleResponseSchema)` to create a new message.
+ */
+export declare const UnpublishTitleResponseSchema: GenMessage<UnpublishTitleResponse>;
+
+/**
+ * Request message for `CatalogService.CheckAvailability`.
+ *
+ * @generated from message kino.catalog.v1.CheckAvailabilityRequest
+ */
+export declare type CheckAvailabilityRequest = Message<"kino.catalog.v1.CheckAvailabilityRequest"> & {
+  /**
+   * Required. Format: `titles/{title}`.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Optional. Where the viewer is, as an ISO 3166-1 alpha-2 code; empty when not known.
+   *
+   * @generated from field: string region_code = 2;
+   */
+  regionCode: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.CheckAvailabilityRequest.
+ * Use `create(CheckAvailabilityRequestSchema)` to create a new message.
+ */
+export declare const CheckAvailabilityRequestSchema: GenMessage<CheckAvailabilityRequest>;
+
+/**
+ * Response message for `CatalogService.CheckAvailability`.
+ *
+ * @generated from message kino.catalog.v1.CheckAvailabilityResponse
+ */
+export declare type CheckAvailabilityResponse = Message<"kino.catalog.v1.CheckAvailabilityResponse"> & {
+  /**
+   * What holds there now.
+   *
+   * @generated from field: kino.catalog.v1.Availability availability = 1;
+   */
+  availability?: Availability | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.CheckAvailabilityResponse.
+ * Use `create(CheckAvailabilityResponseSchema)` to create a new message.
+ */
+export declare const CheckAvailabilityResponseSchema: GenMessage<CheckAvailabilityResponse>;
 
 /**
  * Request message for `CatalogService.BeginMedia`.
@@ -730,6 +864,38 @@ export declare const CatalogService: GenService<{
     methodKind: "unary";
     input: typeof DeleteTitleRequestSchema;
     output: typeof DeleteTitleResponseSchema;
+  },
+  /**
+   * Shows a title to viewers, as far as it can be played. Publishing a published title changes nothing.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.PublishTitle
+   */
+  publishTitle: {
+    methodKind: "unary";
+    input: typeof PublishTitleRequestSchema;
+    output: typeof PublishTitleResponseSchema;
+  },
+  /**
+   * Takes a title away from viewers: from lists, search and new playbacks. Its owner and operators keep it.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.UnpublishTitle
+   */
+  unpublishTitle: {
+    methodKind: "unary";
+    input: typeof UnpublishTitleRequestSchema;
+    output: typeof UnpublishTitleResponseSchema;
+  },
+  /**
+   * Decides whether a title may be watched in a region now, by its rights. What else is needed (a plan, a stream that is
+   * free) is
+   * playback's to ask.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.CheckAvailability
+   */
+  checkAvailability: {
+    methodKind: "unary";
+    input: typeof CheckAvailabilityRequestSchema;
+    output: typeof CheckAvailabilityResponseSchema;
   },
   /**
    * Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it

@@ -130,6 +130,34 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
    * @generated from field: int64 version = 16;
    */
   version: bigint;
+
+  /**
+   * Kept from viewers until `PublishTitle`. Read when a title is made; afterwards output only.
+   *
+   * @generated from field: bool unpublished = 17;
+   */
+  unpublished: boolean;
+
+  /**
+   * When and where it may be watched; none: always and everywhere. Only its owner, operators and services see them.
+   *
+   * @generated from field: repeated kino.catalog.v1.RightsWindow rights = 18;
+   */
+  rights: RightsWindow[];
+
+  /**
+   * Output only. Whether the caller may watch it now, from where it calls, by its rights.
+   *
+   * @generated from field: kino.catalog.v1.Availability availability = 19;
+   */
+  availability?: Availability | undefined;
+
+  /**
+   * Output only. Its place in a series; not set for a film of its own.
+   *
+   * @generated from field: kino.catalog.v1.EpisodePlace place = 20;
+   */
+  place?: EpisodePlace | undefined;
 };
 
 /**
@@ -191,6 +219,379 @@ export enum Title_State {
  * Describes the enum kino.catalog.v1.Title.State.
  */
 export declare const Title_StateSchema: GenEnum<Title_State>;
+
+/**
+ * A time and the regions in which a title may be watched. A title with several may be watched where any one holds.
+ *
+ * @generated from message kino.catalog.v1.RightsWindow
+ */
+export declare type RightsWindow = Message<"kino.catalog.v1.RightsWindow"> & {
+  /**
+   * Optional. First moment; not set: since ever.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 1;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Optional. First moment after it; not set: for ever.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 2;
+   */
+  endTime?: Timestamp | undefined;
+
+  /**
+   * Regions as ISO 3166-1 alpha-2 codes (`DE`); none: everywhere, also where the region is not known.
+   *
+   * @generated from field: repeated string region_codes = 3;
+   */
+  regionCodes: string[];
+};
+
+/**
+ * Describes the message kino.catalog.v1.RightsWindow.
+ * Use `create(RightsWindowSchema)` to create a new message.
+ */
+export declare const RightsWindowSchema: GenMessage<RightsWindow>;
+
+/**
+ * Whether a title may be watched somewhere at some moment, by its rights alone.
+ *
+ * @generated from message kino.catalog.v1.Availability
+ */
+export declare type Availability = Message<"kino.catalog.v1.Availability"> & {
+  /**
+   * Output only. What holds.
+   *
+   * @generated from field: kino.catalog.v1.Availability.State state = 1;
+   */
+  state: Availability_State;
+
+  /**
+   * Output only. When that changes next; not set when it doesn't.
+   *
+   * @generated from field: google.protobuf.Timestamp change_time = 2;
+   */
+  changeTime?: Timestamp | undefined;
+
+  /**
+   * Output only. The region it was decided for; empty when not known.
+   *
+   * @generated from field: string region_code = 3;
+   */
+  regionCode: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.Availability.
+ * Use `create(AvailabilitySchema)` to create a new message.
+ */
+export declare const AvailabilitySchema: GenMessage<Availability>;
+
+/**
+ * What holds.
+ *
+ * @generated from enum kino.catalog.v1.Availability.State
+ */
+export enum Availability_State {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It may be watched.
+   *
+   * @generated from enum value: STATE_AVAILABLE = 1;
+   */
+  AVAILABLE = 1,
+
+  /**
+   * Not yet: its first window there begins at `change_time`.
+   *
+   * @generated from enum value: STATE_UPCOMING = 2;
+   */
+  UPCOMING = 2,
+
+  /**
+   * Not any more: its last window there is over.
+   *
+   * @generated from enum value: STATE_EXPIRED = 3;
+   */
+  EXPIRED = 3,
+
+  /**
+   * Never there: no window names the region, or the region is not known.
+   *
+   * @generated from enum value: STATE_OUTSIDE_REGION = 4;
+   */
+  OUTSIDE_REGION = 4,
+}
+
+/**
+ * Describes the enum kino.catalog.v1.Availability.State.
+ */
+export declare const Availability_StateSchema: GenEnum<Availability_State>;
+
+/**
+ * Where a title stands in a series.
+ *
+ * @generated from message kino.catalog.v1.EpisodePlace
+ */
+export declare type EpisodePlace = Message<"kino.catalog.v1.EpisodePlace"> & {
+  /**
+   * Output only. The episode. Format: `series/{series}/seasons/{season}/episodes/{episode}`.
+   *
+   * @generated from field: string episode = 1;
+   */
+  episode: string;
+
+  /**
+   * Output only. Name of the series to show.
+   *
+   * @generated from field: string series_display_name = 2;
+   */
+  seriesDisplayName: string;
+
+  /**
+   * Output only. Number of the season.
+   *
+   * @generated from field: int32 season_number = 3;
+   */
+  seasonNumber: number;
+
+  /**
+   * Output only. Number within the season.
+   *
+   * @generated from field: int32 episode_number = 4;
+   */
+  episodeNumber: number;
+};
+
+/**
+ * Describes the message kino.catalog.v1.EpisodePlace.
+ * Use `create(EpisodePlaceSchema)` to create a new message.
+ */
+export declare const EpisodePlaceSchema: GenMessage<EpisodePlace>;
+
+/**
+ * Titles that belong together, in seasons. Viewers see it once they see one of its episodes.
+ *
+ * @generated from message kino.catalog.v1.Series
+ */
+export declare type Series = Message<"kino.catalog.v1.Series"> & {
+  /**
+   * Output only. Resource name. Format: `series/{series}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Name to show, 1 to 500 characters of any script.
+   *
+   * @generated from field: string display_name = 2;
+   */
+  displayName: string;
+
+  /**
+   * Words about it, at most 10,000 characters.
+   *
+   * @generated from field: string description = 3;
+   */
+  description: string;
+
+  /**
+   * Year of first showing; 0 when not known.
+   *
+   * @generated from field: int32 release_year = 4;
+   */
+  releaseYear: number;
+
+  /**
+   * Genres, at most 20 of at most 50 characters.
+   *
+   * @generated from field: repeated string genres = 5;
+   */
+  genres: string[];
+
+  /**
+   * Output only. Who made it. Format: `users/{user}`.
+   *
+   * @generated from field: string owner = 6;
+   */
+  owner: string;
+
+  /**
+   * Output only. When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 7;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Output only. When it was last changed.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 8;
+   */
+  updateTime?: Timestamp | undefined;
+
+  /**
+   * Changes with every change. In an update: refuse it unless this is still the value (AIP-154).
+   *
+   * @generated from field: string etag = 9;
+   */
+  etag: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.Series.
+ * Use `create(SeriesSchema)` to create a new message.
+ */
+export declare const SeriesSchema: GenMessage<Series>;
+
+/**
+ * A part of a series.
+ *
+ * @generated from message kino.catalog.v1.Season
+ */
+export declare type Season = Message<"kino.catalog.v1.Season"> & {
+  /**
+   * Output only. Resource name. Format: `series/{series}/seasons/{season}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Number that orders the seasons, one of its own within the series; 0 is for what stands beside the numbered ones.
+   *
+   * @generated from field: int32 number = 2;
+   */
+  number: number;
+
+  /**
+   * Name to show, at most 500 characters; empty: its number tells it.
+   *
+   * @generated from field: string display_name = 3;
+   */
+  displayName: string;
+
+  /**
+   * Output only. When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 4;
+   */
+  createTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.Season.
+ * Use `create(SeasonSchema)` to create a new message.
+ */
+export declare const SeasonSchema: GenMessage<Season>;
+
+/**
+ * A title as a part of a season. A title is at most one episode.
+ *
+ * @generated from message kino.catalog.v1.Episode
+ */
+export declare type Episode = Message<"kino.catalog.v1.Episode"> & {
+  /**
+   * Output only. Resource name. Format: `series/{series}/seasons/{season}/episodes/{episode}`; the last part is that of
+   * its title.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Required. The title. Format: `titles/{title}`.
+   *
+   * @generated from field: string title = 2;
+   */
+  title: string;
+
+  /**
+   * Number that orders the episodes, one of its own within the season.
+   *
+   * @generated from field: int32 number = 3;
+   */
+  number: number;
+
+  /**
+   * Output only. The title itself.
+   *
+   * @generated from field: kino.catalog.v1.Title details = 4;
+   */
+  details?: Title | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.Episode.
+ * Use `create(EpisodeSchema)` to create a new message.
+ */
+export declare const EpisodeSchema: GenMessage<Episode>;
+
+/**
+ * Something a profile wants to watch.
+ *
+ * @generated from message kino.catalog.v1.WatchlistEntry
+ */
+export declare type WatchlistEntry = Message<"kino.catalog.v1.WatchlistEntry"> & {
+  /**
+   * Output only. Resource name. Format: `users/{user}/profiles/{profile}/watchlist/{entry}`; the last part is that of its
+   * subject.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Required. What is wanted. Format: `titles/{title}` or `series/{series}`.
+   *
+   * @generated from field: string subject = 2;
+   */
+  subject: string;
+
+  /**
+   * Output only. When it was added.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 3;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Output only. What is wanted, as it is now.
+   *
+   * @generated from oneof kino.catalog.v1.WatchlistEntry.details
+   */
+  details: {
+    /**
+     * A title.
+     *
+     * @generated from field: kino.catalog.v1.Title title = 4;
+     */
+    value: Title;
+    case: "title";
+  } | {
+    /**
+     * A series.
+     *
+     * @generated from field: kino.catalog.v1.Series series = 5;
+     */
+    value: Series;
+    case: "series";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message kino.catalog.v1.WatchlistEntry.
+ * Use `create(WatchlistEntrySchema)` to create a new message.
+ */
+export declare const WatchlistEntrySchema: GenMessage<WatchlistEntry>;
 
 /**
  * What can be played of a title.

@@ -12,7 +12,7 @@ import { file_kino_media_v1_media } from "../../media/v1/media_pb.js";
  * Describes the file kino/catalog/v1/resources.proto.
  */
 export const file_kino_catalog_v1_resources = /*@__PURE__*/
-  fileDesc("Ch9raW5vL2NhdGFsb2cvdjEvcmVzb3VyY2VzLnByb3RvEg9raW5vLmNhdGFsb2cudjEipQUKBVRpdGxlEgwKBG5hbWUYASABKAkSHgoMZGlzcGxheV9uYW1lGAIgASgJQgi6SAVyAxj0AxIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYkE4SIAoMcmVsZWFzZV95ZWFyGAQgASgFQgq6SAcaBRi4FygAEiAKBmdlbnJlcxgFIAMoCUIQukgNkgEKEBQiBnIEEAEYMhIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCgVzdGF0ZRgHIAEoDjIcLmtpbm8uY2F0YWxvZy52MS5UaXRsZS5TdGF0ZRIhCgVlcnJvchgIIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEg0KBW93bmVyGAkgASgJEgsKA2pvYhgKIAEoCRIvCgtjcmVhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXBsYXlhYmxlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKBGV0YWcYDyABKAlCB7pIBHICGEASDwoHdmVyc2lvbhgQIAEoAyKBAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9DUkVBVEVEEAESFAoQU1RBVEVfUFJPQ0VTU0lORxACEhIKDlNUQVRFX1BMQVlBQkxFEAMSEgoOU1RBVEVfQ09NUExFVEUQBBIQCgxTVEFURV9GQUlMRUQQBSKMAgoFTWVkaWESDQoFdGl0bGUYASABKAkSCwoDam9iGAIgASgJEikKCHRpbWVsaW5lGAMgASgLMhcua2luby5tZWRpYS52MS5UaW1lbGluZRIsCgpyZW5kaXRpb25zGAQgAygLMhgua2luby5tZWRpYS52MS5SZW5kaXRpb24SLAoKaGlnaGxpZ2h0cxgFIAMoCzIYLmtpbm8ubWVkaWEudjEuSGlnaGxpZ2h0EisKBXN0YXRlGAYgASgOMhwua2luby5jYXRhbG9nLnYxLlRpdGxlLlN0YXRlEgwKBGV0YWcYByABKAkSJQoGZXh0cmFzGAggASgLMhUua2luby5tZWRpYS52MS5FeHRyYXNiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_kino_media_v1_media]);
+  fileDesc("Ch9raW5vL2NhdGFsb2cvdjEvcmVzb3VyY2VzLnByb3RvEg9raW5vLmNhdGFsb2cudjEi1gYKBVRpdGxlEgwKBG5hbWUYASABKAkSHgoMZGlzcGxheV9uYW1lGAIgASgJQgi6SAVyAxj0AxIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYkE4SIAoMcmVsZWFzZV95ZWFyGAQgASgFQgq6SAcaBRi4FygAEiAKBmdlbnJlcxgFIAMoCUIQukgNkgEKEBQiBnIEEAEYMhIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCgVzdGF0ZRgHIAEoDjIcLmtpbm8uY2F0YWxvZy52MS5UaXRsZS5TdGF0ZRIhCgVlcnJvchgIIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEg0KBW93bmVyGAkgASgJEgsKA2pvYhgKIAEoCRIvCgtjcmVhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXBsYXlhYmxlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKBGV0YWcYDyABKAlCB7pIBHICGEASDwoHdmVyc2lvbhgQIAEoAxITCgt1bnB1Ymxpc2hlZBgRIAEoCBI3CgZyaWdodHMYEiADKAsyHS5raW5vLmNhdGFsb2cudjEuUmlnaHRzV2luZG93Qgi6SAWSAQIQMhIzCgxhdmFpbGFiaWxpdHkYEyABKAsyHS5raW5vLmNhdGFsb2cudjEuQXZhaWxhYmlsaXR5EiwKBXBsYWNlGBQgASgLMh0ua2luby5jYXRhbG9nLnYxLkVwaXNvZGVQbGFjZSKBAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9DUkVBVEVEEAESFAoQU1RBVEVfUFJPQ0VTU0lORxACEhIKDlNUQVRFX1BMQVlBQkxFEAMSEgoOU1RBVEVfQ09NUExFVEUQBBIQCgxTVEFURV9GQUlMRUQQBSKfAQoMUmlnaHRzV2luZG93Ei4KCnN0YXJ0X3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgxyZWdpb25fY29kZXMYAyADKAlCG7pIGJIBFRD6ARgBIg5yDDIKXltBLVpdezJ9JCL+AQoMQXZhaWxhYmlsaXR5EjIKBXN0YXRlGAEgASgOMiMua2luby5jYXRhbG9nLnYxLkF2YWlsYWJpbGl0eS5TdGF0ZRIvCgtjaGFuZ2VfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLcmVnaW9uX2NvZGUYAyABKAkidAoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABITCg9TVEFURV9BVkFJTEFCTEUQARISCg5TVEFURV9VUENPTUlORxACEhEKDVNUQVRFX0VYUElSRUQQAxIYChRTVEFURV9PVVRTSURFX1JFR0lPThAEImsKDEVwaXNvZGVQbGFjZRIPCgdlcGlzb2RlGAEgASgJEhsKE3Nlcmllc19kaXNwbGF5X25hbWUYAiABKAkSFQoNc2Vhc29uX251bWJlchgDIAEoBRIWCg5lcGlzb2RlX251bWJlchgEIAEoBSKhAgoGU2VyaWVzEgwKBG5hbWUYASABKAkSHgoMZGlzcGxheV9uYW1lGAIgASgJQgi6SAVyAxj0AxIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYkE4SIAoMcmVsZWFzZV95ZWFyGAQgASgFQgq6SAcaBRi4FygAEiAKBmdlbnJlcxgFIAMoCUIQukgNkgEKEBQiBnIEEAEYMhINCgVvd25lchgGIAEoCRIvCgtjcmVhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKBGV0YWcYCSABKAlCB7pIBHICGEAigwEKBlNlYXNvbhIMCgRuYW1lGAEgASgJEhoKBm51bWJlchgCIAEoBUIKukgHGgUYkE4oABIeCgxkaXNwbGF5X25hbWUYAyABKAlCCLpIBXIDGPQDEi8KC2NyZWF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKMAQoHRXBpc29kZRIMCgRuYW1lGAEgASgJEi4KBXRpdGxlGAIgASgJQh+6SBxyGjIYXnRpdGxlcy9bYS16MC05LV17MSw2M30kEhoKBm51bWJlchgDIAEoBUIKukgHGgUYkE4oABInCgdkZXRhaWxzGAQgASgLMhYua2luby5jYXRhbG9nLnYxLlRpdGxlIukBCg5XYXRjaGxpc3RFbnRyeRIMCgRuYW1lGAEgASgJEjkKB3N1YmplY3QYAiABKAlCKLpIJXIjMiFeKHRpdGxlc3xzZXJpZXMpL1thLXowLTktXXsxLDYzfSQSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKBXRpdGxlGAQgASgLMhYua2luby5jYXRhbG9nLnYxLlRpdGxlSAASKQoGc2VyaWVzGAUgASgLMhcua2luby5jYXRhbG9nLnYxLlNlcmllc0gAQgkKB2RldGFpbHMijAIKBU1lZGlhEg0KBXRpdGxlGAEgASgJEgsKA2pvYhgCIAEoCRIpCgh0aW1lbGluZRgDIAEoCzIXLmtpbm8ubWVkaWEudjEuVGltZWxpbmUSLAoKcmVuZGl0aW9ucxgEIAMoCzIYLmtpbm8ubWVkaWEudjEuUmVuZGl0aW9uEiwKCmhpZ2hsaWdodHMYBSADKAsyGC5raW5vLm1lZGlhLnYxLkhpZ2hsaWdodBIrCgVzdGF0ZRgGIAEoDjIcLmtpbm8uY2F0YWxvZy52MS5UaXRsZS5TdGF0ZRIMCgRldGFnGAcgASgJEiUKBmV4dHJhcxgIIAEoCzIVLmtpbm8ubWVkaWEudjEuRXh0cmFzYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_kino_media_v1_media]);
 
 /**
  * Describes the message kino.catalog.v1.Title.
@@ -36,9 +36,72 @@ export const Title_State = /*@__PURE__*/
   tsEnum(Title_StateSchema);
 
 /**
+ * Describes the message kino.catalog.v1.RightsWindow.
+ * Use `create(RightsWindowSchema)` to create a new message.
+ */
+export const RightsWindowSchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 1);
+
+/**
+ * Describes the message kino.catalog.v1.Availability.
+ * Use `create(AvailabilitySchema)` to create a new message.
+ */
+export const AvailabilitySchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 2);
+
+/**
+ * Describes the enum kino.catalog.v1.Availability.State.
+ */
+export const Availability_StateSchema = /*@__PURE__*/
+  enumDesc(file_kino_catalog_v1_resources, 2, 0);
+
+/**
+ * What holds.
+ *
+ * @generated from enum kino.catalog.v1.Availability.State
+ */
+export const Availability_State = /*@__PURE__*/
+  tsEnum(Availability_StateSchema);
+
+/**
+ * Describes the message kino.catalog.v1.EpisodePlace.
+ * Use `create(EpisodePlaceSchema)` to create a new message.
+ */
+export const EpisodePlaceSchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 3);
+
+/**
+ * Describes the message kino.catalog.v1.Series.
+ * Use `create(SeriesSchema)` to create a new message.
+ */
+export const SeriesSchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 4);
+
+/**
+ * Describes the message kino.catalog.v1.Season.
+ * Use `create(SeasonSchema)` to create a new message.
+ */
+export const SeasonSchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 5);
+
+/**
+ * Describes the message kino.catalog.v1.Episode.
+ * Use `create(EpisodeSchema)` to create a new message.
+ */
+export const EpisodeSchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 6);
+
+/**
+ * Describes the message kino.catalog.v1.WatchlistEntry.
+ * Use `create(WatchlistEntrySchema)` to create a new message.
+ */
+export const WatchlistEntrySchema = /*@__PURE__*/
+  messageDesc(file_kino_catalog_v1_resources, 7);
+
+/**
  * Describes the message kino.catalog.v1.Media.
  * Use `create(MediaSchema)` to create a new message.
  */
 export const MediaSchema = /*@__PURE__*/
-  messageDesc(file_kino_catalog_v1_resources, 1);
+  messageDesc(file_kino_catalog_v1_resources, 8);
 

@@ -78,6 +78,34 @@ export declare type TitleDocument = Message<"kino.search.v1.TitleDocument"> & {
    * @generated from field: bool deleted = 9;
    */
   deleted: boolean;
+
+  /**
+   * The series it is an episode of; empty for a film of its own. Format: `series/{series}`.
+   *
+   * @generated from field: string series = 20;
+   */
+  series: string;
+
+  /**
+   * Name of that series to show.
+   *
+   * @generated from field: string series_display_name = 21;
+   */
+  seriesDisplayName: string;
+
+  /**
+   * Number of its season there.
+   *
+   * @generated from field: int32 season_number = 22;
+   */
+  seasonNumber: number;
+
+  /**
+   * Its number within the season.
+   *
+   * @generated from field: int32 episode_number = 23;
+   */
+  episodeNumber: number;
 };
 
 /**
