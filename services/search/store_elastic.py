@@ -128,7 +128,7 @@ class ElasticIndex:
         try:
             with _typed():
                 await self._asked().indices.update_aliases(actions=[add])
-        except WrongMapping:  # an alias takes one such index: another process may have been first
+        except (WrongMapping, SearchUnavailable):  # the alias takes one index: another process was first
             await self.check()
 
     async def check(self) -> None:
@@ -194,8 +194,8 @@ class ElasticIndex:
 
     async def fill(self, generation: int, documents: Sequence[Document]) -> None:
         """See `TitleIndex.fill`."""
-        filled = await self._bulk([(self._building, _action(document)) for document in documents])
-        if any(index != self._name(generation) for index in filled):
+        alias = self._filling(generation)
+        if not all(await self._bulk([(alias, _action(document)) for document in documents])):
             raise RebuildSuperseded()
 
     async def finish(self, generation: int) -> int:
@@ -203,6 +203,7 @@ class ElasticIndex:
         index = self._name(generation)
         swap = [
             {"remove": {"index": index, "alias": self._building, "must_exist": True}},
+            {"remove": {"index": index, "alias": self._filling(generation), "must_exist": True}},
             {"remove": {"index": f"{self._alias}-*", "alias": self._alias, "must_exist": False}},
             {"add": {"index": index, "alias": self._alias, "is_write_index": True}},
         ]
@@ -241,15 +242,18 @@ class ElasticIndex:
     async def _create(self) -> str:
         """A new, empty generation above all there are; its index."""
         for _ in range(_TRIES):
-            index = self._name(max(map(self._number, await self._indexes()), default=0) + 1)
+            generation = max(map(self._number, await self._indexes()), default=0) + 1
             with _typed():
                 made = await self._asked(ignore_status=400).indices.create(
-                    index=index, settings=_SETTINGS, mappings={**_MAPPINGS, "_meta": _meta(built=False)}
+                    index=self._name(generation),
+                    settings=_SETTINGS,
+                    mappings={**_MAPPINGS, "_meta": _meta(built=False)},
+                    aliases={self._filling(generation): {}},
                 )
-                if "error" not in made.body:
-                    return index
-                if made.body["error"].get("type") != "resource_already_exists_exception":
-                    raise WrongMapping(_cause(made.body))
+            if "error" not in made.body:
+                return self._name(generation)
+            if made.body["error"].get("type") != "resource_already_exists_exception":
+                raise WrongMapping(_cause(made.body))
         raise SearchUnavailable(retry_after_ms=_RETRY_MS)
 
     async def _drop_older(self, index: str) -> None:
@@ -299,6 +303,10 @@ class ElasticIndex:
 
     def _name(self, generation: int) -> str:
         return f"{self._alias}-{generation}"
+
+    def _filling(self, generation: int) -> str:
+        """The alias a generation is filled through, which goes with it: an alias is never made by a write."""
+        return f"{self._building}-{generation}"
 
     def _number(self, index: str) -> int:
         return int(index.rpartition("-")[2])

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text, update
 from services.runtime.errors import FailedPrecondition
 from services.runtime.sql import Database
 from services.search.model import Document, Hit, Viewer, rank
+from services.search.store import RebuildSuperseded
 from services.search.tables import DOCUMENTS, GENERATIONS
 from services.search.text import fold, grams, lookups, terms
 
@@ -97,12 +98,18 @@ class SqliteIndex:
 
     async def fill(self, generation: int, documents: Sequence[Document]) -> None:
         """See `TitleIndex.fill`."""
-        await self._database.write(lambda connection: _put(connection, generation, documents))
+
+        def run(connection: Connection) -> None:
+            _must_be_building(connection, generation)
+            _put(connection, generation, documents)
+
+        await self._database.write(run)
 
     async def finish(self, generation: int) -> int:
         """See `TitleIndex.finish`."""
 
         def run(connection: Connection) -> int:
+            _must_be_building(connection, generation)
             connection.execute(update(GENERATIONS).values(answering=generation, building=None, built=True))
             alive = (DOCUMENTS.c.generation == generation) & ~DOCUMENTS.c.deleted
             return connection.execute(select(func.count()).where(alive)).scalar_one()
@@ -125,6 +132,11 @@ class SqliteIndex:
 
         while await self._database.write(run):
             pass
+
+
+def _must_be_building(connection: Connection, generation: int) -> None:
+    if connection.execute(select(GENERATIONS.c.building)).scalar_one() != generation:
+        raise RebuildSuperseded()
 
 
 def _put(connection: Connection, generation: int, documents: Sequence[Document]) -> None:

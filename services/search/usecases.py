@@ -9,7 +9,7 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from services.search.model import Document, Hit, Viewer
-from services.search.store import IndexLost, TitleIndex
+from services.search.store import IndexLost, SearchUnavailable, TitleIndex
 
 #: How deep the pages of one query go.
 MAX_HITS = 200
@@ -35,7 +35,7 @@ class Search:
         self._catalog = catalog
         self._rebuilding: asyncio.Task[int] | None = None
         self._whole = False
-        self._lost = asyncio.Event()
+        self._failed = asyncio.Event()
 
     async def find(self, query: str, viewer: Viewer, offset: int, limit: int) -> Page:
         """Hits `offset` to `offset + limit` of all that `viewer` may see.
@@ -66,13 +66,13 @@ class Search:
     async def keep_built(self) -> None:
         """Build the index whenever it isn't there, for ever: a lost one comes back by itself."""
         while True:
-            self._lost.clear()
+            self._failed.clear()
             self._whole = await self._index.built()
             if not self._whole:
                 await self.rebuild()
                 self._whole = True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _LOOK_EVERY_S)
+                await asyncio.wait_for(self._failed.wait(), _LOOK_EVERY_S)
 
     async def close(self) -> None:
         """Give up a rebuild that is under way; the old index stays."""
@@ -88,10 +88,10 @@ class Search:
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:
-        """Have the index looked at once it turns out to be lost."""
+        """Have the index looked at when it fails."""
         try:
             yield
-        except IndexLost:
-            self._whole = False
-            self._lost.set()
+        except SearchUnavailable as error:
+            self._whole = self._whole and not isinstance(error, IndexLost)
+            self._failed.set()
             raise

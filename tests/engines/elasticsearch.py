@@ -157,9 +157,12 @@ def _command(java: Path, home: Path, folder: Path, heap_mib: int) -> list[str]:
     ]  # fmt: skip
 
 
-def request(url: str, path: str, method: str = "GET") -> Any:
+def request(url: str, path: str, method: str = "GET", body: Any = None) -> Any:
     """A bare request, for fixtures. Raises `OSError`."""
     asked = urllib.request.Request(url + path, method=method)
+    if body is not None:
+        asked.data = json.dumps(body).encode()
+        asked.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(asked, timeout=30) as answer:
         return json.load(answer)
 
@@ -168,4 +171,4 @@ def drop_indexes(url: str, alias: str) -> None:
     """Delete the indexes of one test."""
     names = ",".join(request(url, f"/{alias}-*?filter_path=*.aliases"))
     if names:
-        request(url, f"/{names}", "DELETE")
+        request(url, f"/{names}?ignore_unavailable=true", "DELETE")

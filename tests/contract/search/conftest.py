@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.ids import new_id
 from services.runtime.sql import Database
 from services.search.store import TitleIndex
-from services.search.store_elastic import ElasticIndex
 from services.search.store_sqlite import SqliteIndex
-from tests.engines.elasticsearch import drop_indexes
+from tests.support.elastic import elastic_index
 
 
 @pytest.fixture(params=["sqlite", pytest.param("elasticsearch", marks=pytest.mark.engine)])
@@ -23,9 +21,6 @@ async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await database.close()
         return
     url: str = request.getfixturevalue("elasticsearch")
-    alias = f"kino-test-{new_id()}"
-    elastic = ElasticIndex([url], alias)
-    await elastic.prepare()
-    yield elastic
-    await elastic.close()
-    drop_indexes(url, alias)
+    async with elastic_index(url) as elastic:
+        await elastic.prepare()
+        yield elastic

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.search.model import Document, Viewer
-from services.search.store import TitleIndex
+from services.search.store import RebuildSuperseded, TitleIndex
 from services.search.text import fold
 from tests.support import queries
 
@@ -188,3 +189,90 @@ async def test_a_rebuild_that_was_broken_off_leaves_nothing(index: TitleIndex) -
     assert generation != broken
     assert await index.finish(generation) == 0
     assert (await found(index, "stalker"), await found(index, "solaris")) == ([], [])
+
+
+async def test_a_rebuild_that_another_took_the_place_of_ends(index: TitleIndex) -> None:
+    first = await index.begin()
+    second = await index.begin()
+    with pytest.raises(RebuildSuperseded):
+        await index.fill(first, [document("Solaris", 1)])
+    with pytest.raises(RebuildSuperseded):
+        await index.finish(first)
+    assert await index.finish(second) == 0
+    with pytest.raises(RebuildSuperseded):
+        await index.finish(second)
+
+
+async def test_of_many_writers_of_one_title_the_newest_version_stays(index: TitleIndex) -> None:
+    names = ["Solaris", "Stalker", "Mirror", "Nostalghia", "Ivan's Childhood", "The Sacrifice"]
+    news = [document(name, 1, version=version) for version, name in enumerate(names, 1)]
+    await asyncio.gather(*(index.put([one]) for one in reversed(news)), *(index.put([one]) for one in news))
+    assert [await found(index, name) for name in names] == [[]] * 5 + [["The Sacrifice"]]
+
+
+async def test_of_several_versions_in_one_put_the_newest_stays(index: TitleIndex) -> None:
+    await index.put(
+        [document(name, 1, version=version) for name, version in (("Solaris", 2), ("Stalker", 1))]
+    )
+    assert (await found(index, "solaris"), await found(index, "stalker")) == (["Solaris"], [])
+
+
+async def test_hits_come_best_first_and_no_more_than_asked_for(index: TitleIndex) -> None:
+    numbers = [document("Rocky", n, release_year=1970 + n) for n in range(1, 31)]
+    await index.put([document("Rocky Balboa", 31), *numbers, document("Rock", 32)])
+    hits = await index.search("rocky", BOB, 200)
+    assert [hit.document.release_year for hit in hits[:30]] == list(range(2000, 1970, -1))
+    assert [hit.document.display_name for hit in hits[30:]] == ["Rocky Balboa", "Rock"]
+    assert await index.search("rocky", BOB, 7) == hits[:7]
+    assert sorted((hit.score for hit in hits), reverse=True) == [hit.score for hit in hits]
+
+
+async def test_what_was_put_in_is_what_is_found(index: TitleIndex) -> None:
+    whole = Document(
+        title="titles/" + "x" * 63,
+        version=2**63 - 1,
+        display_name="\U0001f3ac Ω\u0301\u202e" + "長い名前" * 49,
+        release_year=2026,
+        owner="users/" + "y" * 63,
+        visible=True,
+    )
+    await index.put([whole])
+    (hit,) = await index.search(whole.display_name, BOB, LIMIT)
+    assert hit.document == whole
+    await index.put([whole])
+    assert await index.search(whole.display_name, BOB, LIMIT) == [hit]
+
+
+async def test_a_title_is_hidden_shown_and_renamed_by_its_news(index: TitleIndex) -> None:
+    await index.put([document("Solaris", 1, visible=False)])
+    assert await found(index, "solaris") == []
+    await index.put([document("Solaris", 1, version=2)])
+    assert await found(index, "solaris") == ["Solaris"]
+    await index.put([document("Mirror", 1, version=3)])
+    assert (await found(index, "solaris"), await found(index, "mirror")) == ([], ["Mirror"])
+
+
+async def test_news_that_comes_all_the_while_is_in_the_generation_that_is_built(index: TitleIndex) -> None:
+    """Each title is in the catalog before its news, and the walk sees what was there when it began."""
+    catalog: dict[int, Document] = {}
+    built = asyncio.Event()
+
+    async def change(first: int) -> None:
+        version = 1
+        while not built.is_set():
+            for number in range(first, 40, 4):
+                catalog[number] = document(f"Rocky {number} v{version}", number, version=version)
+                await index.put([catalog[number]])
+            version += 1
+
+    writers = [asyncio.create_task(change(first)) for first in range(4)]
+    for _ in range(3):
+        generation = await index.begin()
+        walked = list(catalog.values())
+        for start in range(0, len(walked), 10):
+            await index.fill(generation, walked[start : start + 10])
+        await index.finish(generation)
+    built.set()
+    await asyncio.gather(*writers)
+    hits = await index.search("rocky", OPERATOR, 100)
+    assert {hit.document.title: hit.document for hit in hits} == {one.title: one for one in catalog.values()}
