@@ -18,7 +18,7 @@ from tests.support.databases import DIALECTS, empty_database
 
 @pytest.fixture(params=DIALECTS)
 async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    async with empty_database(request.param, tmp_path) as made:
+    async with empty_database(request, tmp_path) as made:
         await fill(made)
         yield made
 

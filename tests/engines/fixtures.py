@@ -14,7 +14,9 @@ import pytest
 
 from tests.engines.cassandra import CassandraCluster, cassandra_settings, dropped_at_end
 from tests.engines.elasticsearch import ElasticsearchServer
+from tests.engines.postgres import Postgres, PostgresCluster, PostgresServer
 from tests.engines.s3 import KINDS, RunningS3, S3Server
+from tests.support.databases import PostgresTemplates
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,42 @@ def elasticsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     yield server.url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server for tests that neither crash nor stop it: quick, and its data goes with the machine."""
+    if url := os.environ.get("KINO_TEST_POSTGRES_URL"):
+        yield Postgres(url)
+        return
+    server = PostgresServer.fast()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_templates(postgres: Postgres) -> Iterator[PostgresTemplates]:
+    """Migrated databases to copy."""
+    templates = PostgresTemplates(postgres)
+    yield templates
+    templates.drop()
+
+
+@pytest.fixture(scope="module")
+def postgres_cluster() -> Iterator[PostgresCluster]:
+    """A primary and two synchronous standbys that lose nothing, for a module that brings them down.
+
+    A test leaves behind a primary with two standbys, whichever node is which.
+    """
+    cluster = PostgresCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -75,10 +75,19 @@ class EngineProcess:
     """One process of an engine: started tied to us, so that nothing stays behind however we end."""
 
     def __init__(
-        self, name: str, argv: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """`folder` is the working folder and holds `<name>.log`; `env` is added to ours."""
+        """`folder` is the working folder and holds `<name>.log`; `env` is added to ours.
+
+        `stop_signal` makes it end in order.
+        """
         self.name = name
+        self._stop_signal = stop_signal
         self._argv = [str(part) for part in argv]
         self._folder = folder
         self._env = dict(env or {})
@@ -128,7 +137,7 @@ class EngineProcess:
         """End it in order, if it runs; by force when it takes too long."""
         if self._process is None or self._ended():
             return
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(self._stop_signal)
         try:
             self._process.wait(within_s)
         except subprocess.TimeoutExpired:

@@ -31,7 +31,7 @@ from services.runtime.errors import AlreadyExists, InvalidArgument, NotFound
 from services.runtime.ids import new_id
 from services.runtime.sql import Database
 from tests.support.billing import FREE, PRICE, Desk, balances, utc
-from tests.support.databases import empty_database
+from tests.support.databases import sqlite_database
 
 START = utc("2025-01-31T10:00:00.123456")
 WEEK = timedelta(days=7)
@@ -394,7 +394,7 @@ class TestBiller:
     ) -> None:
         await self.populate(desk)
         start = clock.now()
-        async with empty_database("sqlite", tmp_path) as database:
+        async with sqlite_database(tmp_path) as database:
             await database.migrate("services.billing")
             other = Desk(database, ManualClock(START))
             await self.populate(other)

@@ -10,7 +10,7 @@ from services.history.store import HistoryStore
 from services.history.store_sql import SqlHistory
 from services.runtime.ids import new_id
 from services.runtime.settings import Settings
-from tests.support.databases import DIALECTS, empty_database, sql_database_fixture
+from tests.support.databases import DIALECTS, migrated_database, sql_database_fixture
 
 sql_database = sql_database_fixture("services.history")
 
@@ -27,9 +27,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             await cassandra.open()
             yield CassandraHistory(cassandra)
         else:
-            database = await stack.enter_async_context(empty_database(request.param, tmp_path))
-            await database.migrate("services.history")
-            yield SqlHistory(database)
+            migrated = migrated_database(request, tmp_path, "services.history")
+            yield SqlHistory(await stack.enter_async_context(migrated))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from services.runtime.clock import ManualClock
 from services.runtime.errors import AlreadyExists, InvalidArgument, NotFound
 from services.runtime.keys import open_keys
 from services.runtime.sealed import SealBroken, Sealer
-from tests.support.databases import empty_database
+from tests.support.databases import sqlite_database
 
 ANN = Application(email="ann@example.org", password="correct horse", display_name="Ann")
 
@@ -85,7 +85,7 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     clock, passwords, claimed = ManualClock(), PlainPasswords(), []
     keys = open_keys(tmp_path / "keys")
-    async with empty_database("sqlite", tmp_path) as database:
+    async with sqlite_database(tmp_path) as database:
         await database.migrate("services.identity")
         store = SqlStore(database)
         identity = Identity(
