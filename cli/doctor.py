@@ -13,11 +13,12 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from cli.doctor_engines import examine_engines
+from cli.findings import Finding, ok, warning, wrong
 from cli.gateway import SERVICES, GatewayMissing, envoy_program, packaged
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
@@ -27,16 +28,6 @@ _ENCODERS = ("libx264", "libsvtav1", "aac", "libopus")
 _LEAST_FREE_BYTES = 5 * GIB
 _MOST_CLOCK_ERROR_S = 60.0
 _TIME_ERROR = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One check: what was looked at, whether it is right, and a sentence."""
-
-    check: str
-    #: `warning`: works, with less than it should have.
-    state: Literal["ok", "warning", "wrong"]
-    sentence: str
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -50,23 +41,12 @@ async def examine(settings: Settings) -> list[Finding]:
         await asyncio.to_thread(_envoy),
         _page(),
         _clock(settings.data_dir),
+        *await examine_engines(settings),
     ]
     if running:
         findings += await asyncio.to_thread(_gateway, str(running["url"]))
         findings += await asyncio.to_thread(_services, settings.data_dir / "run" / "gateway" / "admin.sock")
     return findings
-
-
-def _ok(check: str, sentence: str) -> Finding:
-    return Finding(check=check, state="ok", sentence=sentence)
-
-
-def _wrong(check: str, sentence: str) -> Finding:
-    return Finding(check=check, state="wrong", sentence=sentence)
-
-
-def _warning(check: str, sentence: str) -> Finding:
-    return Finding(check=check, state="warning", sentence=sentence)
 
 
 def _state_of(data_dir: Path) -> Mapping[str, Any] | None:
@@ -84,30 +64,30 @@ def _state_of(data_dir: Path) -> Mapping[str, Any] | None:
 def _data_folder(folder: Path) -> Finding:
     existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
-        return _wrong(
+        return wrong(
             "data folder", f"{existing} can't be written: set KINO_DATA_DIR to a folder that can be."
         )
     free_bytes = shutil.disk_usage(existing).free
     free = f"{free_bytes / GIB:.0f} GiB free"
     if free_bytes < _LEAST_FREE_BYTES:
-        return _warning("data folder", f"{folder} has only {free}; free some, or choose another disk.")
-    return _ok("data folder", f"{folder} can be written, {free}.")
+        return warning("data folder", f"{folder} has only {free}; free some, or choose another disk.")
+    return ok("data folder", f"{folder} can be written, {free}.")
 
 
 def _port(settings: Settings, running: Mapping[str, Any] | None) -> Finding:
     if running:
-        return _ok("port", f"Kino runs on {running['url']} (process {running['pid']}).")
+        return ok("port", f"Kino runs on {running['url']} (process {running['pid']}).")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.bind, settings.gateway_port))
         except OSError as error:
             where = f"{settings.bind}:{settings.gateway_port}"
-            return _wrong(
+            return wrong(
                 "port",
                 f"{where} can't be used ({error.strerror}): stop what uses it or set KINO_GATEWAY_PORT.",
             )
-    return _ok("port", f"{settings.bind}:{settings.gateway_port} is free.")
+    return ok("port", f"{settings.bind}:{settings.gateway_port} is free.")
 
 
 def _ffmpeg() -> Finding:
@@ -120,21 +100,21 @@ def _ffmpeg() -> Finding:
             [program, "-version"], capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        return _wrong("ffmpeg", f"FFmpeg does not run ({error}): run `make setup`.")
+        return wrong("ffmpeg", f"FFmpeg does not run ({error}): run `make setup`.")
     known = {line.split()[1] for line in said.splitlines() if len(line.split()) > 1}
     missing = [name for name in _ENCODERS if name not in known]
     if missing:
-        return _wrong(
+        return wrong(
             "ffmpeg", f"{program} lacks {', '.join(missing)}: run `make setup` for the one Kino pins."
         )
-    return _ok("ffmpeg", f"{' '.join(version.stdout.split()[:3])} with {', '.join(_ENCODERS)}.")
+    return ok("ffmpeg", f"{' '.join(version.stdout.split()[:3])} with {', '.join(_ENCODERS)}.")
 
 
 async def _sandbox() -> Finding:
     try:
         able = await sandbox.capabilities()
     except SandboxUnavailable as error:
-        return _wrong("sandbox", error.message)
+        return wrong("sandbox", error.message)
     means = [
         *(["namespaces"] if able.namespace else []),
         *([f"Landlock {able.landlock_abi}"] if able.landlock_abi else []),
@@ -142,16 +122,16 @@ async def _sandbox() -> Finding:
     ]
     held = ", ".join(means) or "nothing"
     if not able.network_refused:
-        return _wrong(
+        return wrong(
             "sandbox",
             f"Opening an upload could reach the network ({held}): allow user namespaces or seccomp.",
         )
     if not able.files_refused:
-        return _wrong(
+        return wrong(
             "sandbox",
             f"Opening an upload could read other files ({held}): use a kernel with Landlock (5.13).",
         )
-    return _ok("sandbox", f"Uploads are opened without network and without other files ({held}).")
+    return ok("sandbox", f"Uploads are opened without network and without other files ({held}).")
 
 
 def _envoy() -> Finding:
@@ -159,17 +139,17 @@ def _envoy() -> Finding:
         program = envoy_program()
         said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True)
     except GatewayMissing as error:
-        return _wrong("gateway", error.message)
+        return wrong("gateway", error.message)
     except (OSError, subprocess.SubprocessError) as error:
-        return _wrong("gateway", f"Envoy does not run ({error}): run `make setup`.")
+        return wrong("gateway", f"Envoy does not run ({error}): run `make setup`.")
     version = said.stdout.split("version:")[-1].split("/")
-    return _ok("gateway", f"Envoy {version[1] if len(version) > 1 else 'of unknown version'} is there.")
+    return ok("gateway", f"Envoy {version[1] if len(version) > 1 else 'of unknown version'} is there.")
 
 
 def _page() -> Finding:
     if packaged("services/page/dist/index.html").exists():
-        return _ok("page", "The page is built.")
-    return _wrong("page", "The page is not built: run `make web`.")
+        return ok("page", "The page is built.")
+    return wrong("page", "The page is not built: run `make web`.")
 
 
 def _clock(data_dir: Path) -> Finding:
@@ -178,14 +158,14 @@ def _clock(data_dir: Path) -> Finding:
     newest = max((path.stat().st_mtime for path in data_dir.glob("*/*") if path.is_file()), default=0.0)
     ahead_s = newest - now.timestamp()
     if ahead_s > _MOST_CLOCK_ERROR_S:
-        return _wrong(
+        return wrong(
             "clock",
             f"The clock is {ahead_s:.0f} s behind files Kino wrote earlier: set it, and keep it by NTP.",
         )
     # The structure is 208 bytes on 64-bit Linux; all zero asks only.
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)) == _TIME_ERROR:
-        return _warning("clock", f"It is {now:%H:%M:%S} UTC, but no time service keeps the clock right.")
-    return _ok("clock", f"It is {now:%H:%M:%S} UTC, kept by a time service.")
+        return warning("clock", f"It is {now:%H:%M:%S} UTC, but no time service keeps the clock right.")
+    return ok("clock", f"It is {now:%H:%M:%S} UTC, kept by a time service.")
 
 
 def _gateway(url: str) -> list[Finding]:
@@ -193,12 +173,12 @@ def _gateway(url: str) -> list[Finding]:
         with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:
             date = answer.headers.get("date")
     except OSError as error:
-        return [_wrong("running", f"{url} does not answer ({error}): look at `logs/gateway.log`.")]
-    findings = [_ok("running", f"{url} answers.")]
+        return [wrong("running", f"{url} does not answer ({error}): look at `logs/gateway.log`.")]
+    findings = [ok("running", f"{url} answers.")]
     if date:
         off_s = abs((datetime.now(UTC) - email.utils.parsedate_to_datetime(date)).total_seconds())
         if off_s > _MOST_CLOCK_ERROR_S:
-            findings.append(_wrong("running", f"The gateway's clock is {off_s:.0f} s away from ours."))
+            findings.append(wrong("running", f"The gateway's clock is {off_s:.0f} s away from ours."))
     return findings
 
 
@@ -220,7 +200,7 @@ def _services(admin: Path) -> list[Finding]:
         connection.request("GET", "/clusters?format=json")
         clusters = json.loads(connection.getresponse().read())["cluster_statuses"]
     except (OSError, ValueError, KeyError) as error:
-        return [_wrong("services", f"The gateway's own report can't be read ({error}): start Kino again.")]
+        return [wrong("services", f"The gateway's own report can't be read ({error}): start Kino again.")]
     finally:
         connection.close()
     hosts = {cluster["name"]: cluster.get("host_statuses", []) for cluster in clusters}
@@ -234,7 +214,7 @@ def _service(name: str, hosts: list[dict[str, Any]]) -> Finding:
         state: Literal["ok", "warning"] = "ok" if len(healthy) == len(hosts) else "warning"
         return Finding(check=f"{name} service", state=state, sentence=f"Serving on {nodes}.")
     log = "the workers' logs" if name == "encoder" else "what `kino up` printed"
-    return _wrong(f"{name} service", f"Not serving: look at {log}, then start Kino again.")
+    return wrong(f"{name} service", f"Not serving: look at {log}, then start Kino again.")
 
 
 def _healthy(status: dict[str, Any]) -> bool:

@@ -40,7 +40,7 @@ def folder_of(package: str) -> Path:
 def upgrade(engine: Engine, package: str) -> None:
     """Run the missing revisions of `package`. Alembic is imported only for that."""
     folder = folder_of(package)
-    revisions, head = _revisions(folder)
+    revisions, head = revisions_of(package)
     with engine.begin() as connection:
         current = current_revision(connection)
         if current == head:
@@ -58,8 +58,9 @@ def current_revision(connection: Connection) -> str | None:
     return None if value is None else str(value)
 
 
-def _revisions(folder: Path) -> tuple[set[str], str]:
-    """All revisions and the one that none follows, read without importing them."""
+def revisions_of(package: str) -> tuple[set[str], str]:
+    """All revisions of a package and the one that none follows, read without importing them."""
+    folder = folder_of(package)
     texts = [path.read_text() for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
     revisions = {found.group(1) for text in texts if (found := _REVISION.search(text))}
     heads = revisions - {found.group(1) for text in texts if (found := _DOWN_REVISION.search(text))}

@@ -6,7 +6,8 @@ import socket
 import time
 from pathlib import Path
 
-from cli.doctor import Finding, examine
+from cli.doctor import examine
+from cli.findings import Finding
 from services.runtime.settings import Settings
 
 
