@@ -149,6 +149,32 @@ def _h264(rung: VideoRung) -> list[str]:
     ]
 
 
+def _hevc(rung: VideoRung) -> list[str]:
+    params = [
+        # Key frames only where forced, and no picture refers across one.
+        *("keyint=-1", "min-keyint=1", "scenecut=0", "open-gop=0"),
+        # Parameter sets once, in the sample description, where players look for them.
+        *("repeat-headers=0", "hrd=0"),
+        # Nothing in them that depends on the content: one init segment serves all chunks.
+        *("opt-qp-pps=0", "opt-ref-list-length-pps=0"),
+        # Neither its build and options nor checksums among the samples.
+        "info=0",
+        # Bytes must not depend on the machine's cores.
+        *("pools=none", "frame-threads=1", "wpp=0", "lookahead-threads=0"),
+        "log-level=error",
+    ]
+    return [
+        *("-c:v", "libx265", "-preset", "medium", "-profile:v", "main"),
+        # What Apple's players ask for: parameter sets in the sample description alone.
+        *("-tag:v", "hvc1"),
+        # A forced key frame is an IDR picture.
+        *("-forced-idr", "1"),
+        *("-crf", f"{rung.crf:g}", "-maxrate", str(rung.max_bits_per_second)),
+        *("-bufsize", str(2 * rung.max_bits_per_second)),
+        *("-x265-params", ":".join(params)),
+    ]
+
+
 #: AV1 levels that are made (specification A.3): SVT's name for it, largest picture, luma samples per second.
 AV1_LEVELS = (
     (20, 147_456, 4_423_680),
@@ -191,6 +217,12 @@ def _av1(rung: VideoRung, frame_rate: Fraction) -> list[str]:
     ]
 
 
+def _encoder(codec: VideoCodec, rung: VideoRung, frame_rate: Fraction) -> list[str]:
+    if codec is VideoCodec.AV1:
+        return _av1(rung, frame_rate)
+    return _h264(rung) if codec is VideoCodec.H264 else _hevc(rung)
+
+
 def _video_output(
     index: int, rung: VideoRung, chunk: Chunk, clock: SourceClock, codec: VideoCodec, name: str
 ) -> list[str]:
@@ -198,7 +230,7 @@ def _video_output(
         *("-map", f"[v{index}]"),
         # The chunk ends by count, which no rounding can move.
         *("-frames:v", str(chunk.frame_count)),
-        *(_h264(rung) if codec is VideoCodec.H264 else _av1(rung, clock.frame_rate)),
+        *_encoder(codec, rung, clock.frame_rate),
         *("-threads", "1"),
         *("-force_key_frames", _sync_times(chunk)),
         # Neither drop nor repeat frames, and count time in the timeline's own ticks.

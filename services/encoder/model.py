@@ -20,11 +20,12 @@ class VideoCodec(enum.StrEnum):
 
     H264 = "h264"
     AV1 = "av1"
+    HEVC = "hevc"
 
     @property
     def reorders(self) -> bool:
         """Whether pictures are coded in another order than shown; AV1 hides that in its temporal units."""
-        return self is VideoCodec.H264
+        return self is not VideoCodec.AV1
 
 
 class AudioCodec(enum.StrEnum):

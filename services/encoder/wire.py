@@ -23,7 +23,11 @@ from services.media.messages import fraction_of, frame_runs_of
 from services.media.pictures import PictureFormat
 from services.runtime.errors import InvalidArgument
 
-VIDEO_CODECS = {media.VIDEO_CODEC_H264: VideoCodec.H264, media.VIDEO_CODEC_AV1: VideoCodec.AV1}
+VIDEO_CODECS = {
+    media.VIDEO_CODEC_H264: VideoCodec.H264,
+    media.VIDEO_CODEC_AV1: VideoCodec.AV1,
+    media.VIDEO_CODEC_HEVC: VideoCodec.HEVC,
+}
 AUDIO_CODECS = {media.AUDIO_CODEC_AAC: AudioCodec.AAC, media.AUDIO_CODEC_OPUS: AudioCodec.OPUS}
 
 

@@ -321,6 +321,19 @@ def combined_init(inits: Iterable[bytes]) -> bytes:
     )
 
 
+def _hevc_string(record: bytes) -> str:
+    """`hvc1` with profile, compatibility, tier, level and constraints (ISO/IEC 14496-15, E.3)."""
+    if len(record) < 13:
+        raise MalformedMedia(problem="the decoder configuration of HEVC is cut short")
+    space = ("", "A", "B", "C")[record[1] >> 6]
+    tier = "H" if record[1] & 0b100000 else "L"
+    # The compatibility flags are written from the last bit to the first.
+    flags = int(f"{int.from_bytes(record[2:6], 'big'):032b}"[::-1], 2)
+    constraints = record[6:12].rstrip(b"\0")
+    parts = [f"{space}{record[1] & 0b11111}", f"{flags:X}", f"{tier}{record[12]}"]
+    return ".".join(["hvc1", *parts, *(f"{byte:X}" for byte in constraints)])
+
+
 def codec_string(init: bytes) -> str:
     """The codec of a single-track init segment as players name it (RFC 6381; AV1-in-ISOBMFF 5)."""
     stsd = bmff.find(init, b"mdia", b"minf", b"stbl", b"stsd", within=only_track(init))
@@ -334,6 +347,8 @@ def codec_string(init: bytes) -> str:
     for box in inner:
         if box.kind == b"avcC":
             return "avc1." + init[box.body + 1 : box.body + 4].hex()
+        if box.kind == b"hvcC":
+            return _hevc_string(init[box.body : box.end])
         if box.kind == b"av1C":
             profile, level = init[box.body + 1] >> 5, init[box.body + 1] & 0b11111
             flags = init[box.body + 2]

@@ -23,7 +23,7 @@ async def build(ctx: Context) -> ServiceApp:
         LookTasks(ctx.objects).handlers(),
         ctx.channels.stub(SchedulerServiceStub).Work,
     )
-    servicer = PreprocessorServicer(ctx.objects)
+    servicer = PreprocessorServicer(ctx.objects, ctx.settings.video_codecs)
     return ServiceApp(
         name="preprocessor",
         grpc_services=["kino.preprocessor.v1.PreprocessorService"],

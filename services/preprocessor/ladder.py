@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -39,6 +39,8 @@ STEPS = (
 )
 #: The step that AV1 is made at: one rung, for viewers who are short of bandwidth.
 AV1_HEIGHT = 480
+#: HEVC against H.264 of the same step.
+HEVC_CRF_MORE, HEVC_BITS = 3, Fraction(3, 4)
 #: Quick sources get half as many bits again.
 QUICK_FPS = 35
 #: A source this much larger than its highest rung gets a rung of its own size.
@@ -101,31 +103,36 @@ def _audio_rungs(audios: Sequence[SourceAudio], codec: str, bits: int) -> list[A
     return rungs
 
 
-def plan_ladder(report: SourceReport) -> Ladder:
-    """H.264 at every step that the source fills, AV1 at one; AAC and Opus of every sound track."""
+def _rungs(codec: str, sizes: Sequence[tuple[int, int, int, _Step]], more: Fraction) -> VideoLadder:
+    quality: dict[str, Callable[[_Step], tuple[float, Fraction | int]]] = {
+        "h264": lambda step: (step.h264_crf, step.h264_max_bits),
+        # As good as H.264 at these, with about three quarters of its bits.
+        "hevc": lambda step: (step.h264_crf + HEVC_CRF_MORE, step.h264_max_bits * HEVC_BITS),
+        "av1": lambda step: (step.av1_crf, step.av1_max_bits),
+    }
+    rungs = []
+    for name, width, height, step in sizes:
+        crf, most = quality[codec](step)
+        rungs.append(
+            VideoRung(
+                rendition_id=f"{codec}-{name}",
+                width=width,
+                height=height,
+                crf=crf,
+                max_bits_per_second=int(most * more),
+            )
+        )
+    return VideoLadder(codec=codec, rungs=tuple(rungs))
+
+
+def plan_ladder(report: SourceReport, codecs: Sequence[str] = ("h264", "av1")) -> Ladder:
+    """H.264 and HEVC at every step that the source fills, AV1 at one; AAC and Opus of every sound track."""
     video = report.video
     more = Fraction(3, 2) if video.frame_rate > QUICK_FPS else Fraction(1)
     sizes = _sizes(video)
-    h264 = tuple(
-        VideoRung(
-            rendition_id=f"h264-{name}",
-            width=width,
-            height=height,
-            crf=step.h264_crf,
-            max_bits_per_second=int(step.h264_max_bits * more),
-        )
-        for name, width, height, step in sizes
-    )
-    name, width, height, step = next((size for size in sizes if size[0] <= AV1_HEIGHT), sizes[-1])
-    av1 = VideoRung(
-        rendition_id=f"av1-{name}",
-        width=width,
-        height=height,
-        crf=step.av1_crf,
-        max_bits_per_second=int(step.av1_max_bits * more),
-    )
+    one = next((size for size in sizes if size[0] <= AV1_HEIGHT), sizes[-1])
     return Ladder(
-        videos=(VideoLadder(codec="h264", rungs=h264), VideoLadder(codec="av1", rungs=(av1,))),
+        videos=tuple(_rungs(codec, [one] if codec == "av1" else sizes, more) for codec in codecs),
         audios=(
             *_audio_rungs(report.audios, "aac", AAC_BITS),
             *_audio_rungs(report.audios, "opus", OPUS_BITS),

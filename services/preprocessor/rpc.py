@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
@@ -23,8 +24,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class PreprocessorServicer(PreprocessorServiceServicer):
     """See the contract."""
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
+    def __init__(self, objects: ObjectStore, video_codecs: Sequence[str]) -> None:
+        """`video_codecs` are those that ladders are planned for."""
+        self._objects, self._codecs = objects, video_codecs
 
     async def InspectSource(
         self, request: api.InspectSourceRequest, context: Context
@@ -41,7 +43,8 @@ class PreprocessorServicer(PreprocessorServiceServicer):
 
     async def PlanLadder(self, request: api.PlanLadderRequest, context: Context) -> api.PlanLadderResponse:
         """See the contract."""
-        return api.PlanLadderResponse(ladder=wire.ladder_message(plan_ladder(wire.report_of(request.report))))
+        ladder = plan_ladder(wire.report_of(request.report), self._codecs)
+        return api.PlanLadderResponse(ladder=wire.ladder_message(ladder))
 
     async def RankHighlights(
         self, request: api.RankHighlightsRequest, context: Context

@@ -30,7 +30,11 @@ from services.preprocessor.model import (
 from services.runtime.errors import InvalidArgument
 from services.runtime.wire import duration
 
-VIDEO_CODECS = {"h264": media.VIDEO_CODEC_H264, "av1": media.VIDEO_CODEC_AV1}
+VIDEO_CODECS = {
+    "h264": media.VIDEO_CODEC_H264,
+    "av1": media.VIDEO_CODEC_AV1,
+    "hevc": media.VIDEO_CODEC_HEVC,
+}
 AUDIO_CODECS = {"aac": media.AUDIO_CODEC_AAC, "opus": media.AUDIO_CODEC_OPUS}
 _ORIGINS = {Origin.GIVEN: media.Highlight.ORIGIN_GIVEN, Origin.MEASURED: media.Highlight.ORIGIN_MEASURED}
 

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     worker_slots: int = Field(
         default=1, ge=1, le=1024, description="Tasks an encoder worker does at the same time."
     )
+    video_codecs: list[Literal["h264", "hevc", "av1"]] = Field(
+        default=["h264", "av1"],
+        min_length=1,
+        description="Codecs that pictures are encoded in. Every device plays the first.",
+    )
     endpoints: dict[str, str] = Field(
         default_factory=dict,
         description="Where services run that aren't in this process: name to `host:port`, several by commas.",

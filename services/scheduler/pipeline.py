@@ -255,7 +255,7 @@ class Pipeline:
     async def _add_sound(
         self, job: Job, probe: preprocessor.ProbeResult, grid: Sequence[Chunk], *, goes_on: bool
     ) -> None:
-        """Hand out the sound of the grid so far, from where the last task of the track ends, and the extras."""
+        """Hand out the extras, and the sound of the grid so far from where the track's last task ends."""
         earlier = [
             encoder.EncodeAudioTask.FromString(task.spec)
             for task in await self._store.tasks(job.job_id, plan.AUDIO_PREFIX)

@@ -18,9 +18,13 @@ EXTRACT_PLACE = 255
 VIDEO_PREFIX = "video-"
 AUDIO_PREFIX = "audio-"
 
-VIDEO_NAMES: dict[int, str] = {media.VIDEO_CODEC_H264: "h264", media.VIDEO_CODEC_AV1: "av1"}
+VIDEO_NAMES: dict[int, str] = {
+    media.VIDEO_CODEC_H264: "h264",
+    media.VIDEO_CODEC_AV1: "av1",
+    media.VIDEO_CODEC_HEVC: "hevc",
+}
 AUDIO_NAMES: dict[int, str] = {media.AUDIO_CODEC_AAC: "aac", media.AUDIO_CODEC_OPUS: "opus"}
-_SPOKEN = {"h264": "H.264", "av1": "AV1", "aac": "AAC", "opus": "Opus"}
+_SPOKEN = {"h264": "H.264", "av1": "AV1", "hevc": "HEVC", "aac": "AAC", "opus": "Opus"}
 
 Result = (
     preprocessor.ProbeResult

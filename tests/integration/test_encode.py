@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +43,7 @@ RUNGS = {
         VideoRung(rendition_id=f"{codec}-360", width=640, height=360, crf=crf, max_bits_per_second=1_000_000),
         VideoRung(rendition_id=f"{codec}-240", width=426, height=240, crf=crf, max_bits_per_second=500_000),
     ]
-    for codec, crf in ((VideoCodec.H264, 23), (VideoCodec.AV1, 35))
+    for codec, crf in ((VideoCodec.H264, 23), (VideoCodec.AV1, 35), (VideoCodec.HEVC, 26))
 }
 
 
@@ -112,7 +112,7 @@ def encoded(film: Path) -> Encoded:
     return asyncio.run(encode_everything(film))
 
 
-@pytest.fixture(params=["h264-360", "h264-240", "av1-360", "av1-240"])
+@pytest.fixture(params=[f"{codec}-{height}" for codec in VideoCodec for height in (360, 240)])
 def parts(request: pytest.FixtureRequest, encoded: Encoded) -> list[Rendition]:
     return encoded.pictures[request.param]
 
@@ -128,6 +128,18 @@ def test_all_chunks_of_a_rendition_share_one_init_segment(parts: list[Rendition]
     assert {(part.init, part.codecs, part.media_time) for part in parts} == {
         (parts[0].init, parts[0].codecs, parts[0].media_time)
     }
+
+
+@pytest.mark.parametrize("codec", list(VideoCodec))
+def test_chunks_share_their_init_segment_whatever_their_quality(
+    film: Path, encoded: Encoded, codec: VideoCodec
+) -> None:
+    better = [replace(rung, crf=rung.crf - 9) for rung in RUNGS[codec]]
+    made, _ = asyncio.run(ENGINE.video(film, chunk(2), CLOCK, codec, better))
+    for rendition in made:
+        usual = encoded.pictures[rendition.rendition_id][2]
+        assert rendition.init == usual.init
+        assert len(rendition.segments[0].data) > len(usual.segments[0].data)
 
 
 def test_decoding_may_start_at_any_fragment_and_shows_the_right_frame(parts: list[Rendition]) -> None:
@@ -210,6 +222,8 @@ def test_codec_strings_say_what_players_need(encoded: Encoded) -> None:
         "h264-240": "avc1.640015",
         "av1-360": "av01.0.01M.08",
         "av1-240": "av01.0.00M.08",
+        "hevc-360": "hvc1.1.6.L63.90",
+        "hevc-240": "hvc1.1.6.L60.90",
         "aac": "mp4a.40.2",
         "opus": "opus",
     }

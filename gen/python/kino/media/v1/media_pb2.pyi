@@ -32,6 +32,8 @@ class _VideoCodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VideoCodec
     """H.264 / AVC (ISO/IEC 14496-10)."""
     VIDEO_CODEC_AV1: _VideoCodec.ValueType  # 2
     """AV1 (AOMedia AV1 bitstream specification)."""
+    VIDEO_CODEC_HEVC: _VideoCodec.ValueType  # 3
+    """H.265 / HEVC (ITU-T H.265)."""
 
 class VideoCodec(_VideoCodec, metaclass=_VideoCodecEnumTypeWrapper):
     """How pictures are coded."""
@@ -42,6 +44,8 @@ VIDEO_CODEC_H264: VideoCodec.ValueType  # 1
 """H.264 / AVC (ISO/IEC 14496-10)."""
 VIDEO_CODEC_AV1: VideoCodec.ValueType  # 2
 """AV1 (AOMedia AV1 bitstream specification)."""
+VIDEO_CODEC_HEVC: VideoCodec.ValueType  # 3
+"""H.265 / HEVC (ITU-T H.265)."""
 Global___VideoCodec: _TypeAlias = VideoCodec  # noqa: Y015
 
 class _AudioCodec:

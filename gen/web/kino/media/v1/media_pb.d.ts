@@ -914,6 +914,13 @@ export enum VideoCodec {
    * @generated from enum value: VIDEO_CODEC_AV1 = 2;
    */
   AV1 = 2,
+
+  /**
+   * H.265 / HEVC (ITU-T H.265).
+   *
+   * @generated from enum value: VIDEO_CODEC_HEVC = 3;
+   */
+  HEVC = 3,
 }
 
 /**
