@@ -17,7 +17,7 @@ _BILLER_PAUSE_S = 60.0
 
 async def build(ctx: Context) -> ServiceApp:
     """Billing on its database, with the biller running beside it from the start on."""
-    database = ctx.database("billing")
+    database = ctx.database("billing", synchronous=True)
     billing = Billing(store=SqlStore(database), clock=ctx.clock)
     servicer = BillingServicer(billing, Pager(ctx.sealer, ctx.clock))
 

@@ -26,7 +26,7 @@ def claim_file(data_dir: Path) -> Path:
 
 async def build(ctx: Context) -> ServiceApp:
     """Identity on its database; a deployment without an operator gets a claim token in `claim_file`."""
-    database = ctx.database("identity")
+    database = ctx.database("identity", synchronous=True)
     argon2 = await asyncio.to_thread(Argon2Passwords)
     path = claim_file(ctx.settings.data_dir)
     identity = Identity(

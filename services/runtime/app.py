@@ -69,12 +69,19 @@ class Context:
         """The same, calling others as `service`."""
         return replace(self, channels=self.channels.of_service(service))
 
-    def database(self, service: str) -> Database:
-        """The database of a service; the same object each time, closed with the process."""
+    def database(self, service: str, *, synchronous: bool = False) -> Database:
+        """The database of a service; the same object each time, closed with the process.
+
+        `synchronous`: what it holds must not go with one machine, where the settings say so
+        (`sql_synchronous`).
+        """
         from services.runtime.sql import Database
 
         if service not in self._databases:
-            self._databases[service] = Database(self.settings.database_url(service))
+            self._databases[service] = Database(
+                self.settings.database_url(service),
+                synchronous=synchronous and self.settings.sql_synchronous,
+            )
         return self._databases[service]
 
     def origin(self, *serves: str) -> Dependency:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from services.runtime.errors import FailedPrecondition
 
 _REVISION = re.compile(r"^revision\b[^=]*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
 _DOWN_REVISION = re.compile(r"^down_revision\b[^=]*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+
+#: Of PostgreSQL's advisory locks, the one that a migration holds in its database.
+_LOCK = 0x6B696E6F
+#: Revisions speak to one `alembic.op`, which is the process's.
+_alone = threading.Lock()
 
 
 class SchemaTooNew(FailedPrecondition):
@@ -37,17 +43,21 @@ def folder_of(package: str) -> Path:
     return folder
 
 
-def upgrade(engine: Engine, package: str) -> None:
-    """Run the missing revisions of `package`. Alembic is imported only for that."""
+def upgrade(connection: Connection, package: str) -> None:
+    """Run the missing revisions of `package`, in the connection's transaction. Alembic is imported only for
+    that. Of several processes one does it, the others wait and see it done.
+    """
     folder = folder_of(package)
     revisions, head = revisions_of(package)
-    with engine.begin() as connection:
-        current = current_revision(connection)
-        if current == head:
-            return
-        if current is not None and current not in revisions:
-            raise SchemaTooNew(package.rpartition(".")[2], current)
-        _run(connection, folder)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    current = current_revision(connection)
+    if current == head:
+        return
+    if current is not None and current not in revisions:
+        raise SchemaTooNew(package.rpartition(".")[2], current)
+    _run(connection, folder)
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -78,5 +88,5 @@ def _run(connection: Connection, folder: Path) -> None:
     context = MigrationContext.configure(
         connection, opts={"fn": lambda revision, _: scripts._upgrade_revs("head", revision)}
     )
-    with Operations.context(context):
+    with _alone, Operations.context(context):
         context.run_migrations()

@@ -1,109 +1,135 @@
-"""SQL without blocking the event loop: one writer thread and a few readers per SQLite file, or PostgreSQL.
+"""SQL without blocking the event loop, on SQLite or PostgreSQL.
 
 A function given to `write` or `read` runs in a thread, inside one transaction, and may run again from the
-start when the engine reports a conflict: it must have no effect outside the connection.
+start when the engine reports a conflict or its connection was lost: it must have no effect outside of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import inspect
-import os
 import random
-import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
 # SQLAlchemy imports it itself at first use, in whichever thread that is; two threads at once see half of it.
 import sqlalchemy.orm  # noqa: F401
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, RootTransaction, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from services.runtime.errors import FailedPrecondition, OutcomeUnknown, ResourceExhausted, Unavailable
+from services.runtime.call import remaining_s
+from services.runtime.errors import DeadlineExceeded, KinoError, OutcomeUnknown
 from services.runtime.life import Dependency, Work, nothing
+from services.runtime.sql_errors import DatabaseInUse, DatabaseUnavailable, NoSynchronousStandby, StorageFull
+
+__all__ = [
+    "Database",
+    "DatabaseInUse",
+    "DatabaseUnavailable",
+    "NoSynchronousStandby",
+    "Retry",
+    "StorageFull",
+]
 
 T = TypeVar("T")
 
 _ATTEMPTS = 10
 _MAX_PAUSE_S = 0.5
 _READERS = 4
-_BUSY_TIMEOUT_MS = 5_000
-#: serialization_failure and deadlock_detected (PostgreSQL, appendix A): the transaction left nothing behind.
-_RETRY_STATES = frozenset({"40001", "40P01"})
-
-
-class DatabaseInUse(FailedPrecondition):
-    """{problem}"""
-
-    reason = "DATABASE_IN_USE"
-
-
-class StorageFull(ResourceExhausted):
-    """The disk is full: nothing was stored."""
-
-    reason = "STORAGE_FULL"
-
-
-class DatabaseUnavailable(Unavailable):
-    """The database is not available at the moment; try again."""
-
-    reason = "DATABASE_UNAVAILABLE"
 
 
 class Retry(Exception):
     """Raised inside a transaction to roll it back and run it again."""
 
 
+class Backend(Protocol):
+    """What differs between the engines."""
+
+    dialect: str
+    #: How many transactions may write at once.
+    writers: int
+    writer: Engine
+    reader: Engine
+    migrator: Engine
+
+    def open(self) -> None:
+        """Take what must be this process's own."""
+
+    def close(self) -> None:
+        """Close the connections, give up what `open` took."""
+
+    def connection(self, engine: Engine, deadline: float | None) -> AbstractContextManager[Connection]:
+        """A connection, for no longer than until `deadline` (of `time.monotonic`)."""
+
+    def before_write(self, connection: Connection) -> None:
+        """Raises what forbids a write at the moment, before anything is done."""
+
+    def commit(self, connection: Connection, transaction: RootTransaction) -> None:
+        """Make it durable. Raises `OutcomeUnknown` when it may be, or not."""
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        """Whether the transaction left nothing behind and may succeed when it is run again."""
+
+    def is_stale(self, error: DBAPIError, *, write: bool) -> bool:
+        """Whether a new connection may help, and nothing was committed. Old ones are used no more then."""
+
+    def typed(self, error: DBAPIError) -> KinoError | None:
+        """The error in the suite's words, where it is the engine's and not the store's."""
+
+
 class Database:
     """One service's database."""
 
-    def __init__(self, url: str) -> None:
-        """Nothing is opened until the first use or `open`."""
-        self._url: URL = make_url(url)
-        self._sqlite = self._url.get_backend_name() == "sqlite"
-        self._lock_file: int | None = None
-        self._writer, self._reader = self._engines()
-        self._write_pool = ThreadPoolExecutor(1 if self._sqlite else _READERS, thread_name_prefix="sql-write")
+    def __init__(self, url: str, *, synchronous: bool = False) -> None:
+        """Nothing is opened until the first use or `open`.
+
+        `synchronous`: on PostgreSQL a write is acknowledged once a standby has it too, and refused while
+        there is none.
+        """
+        self._backend = _backend(make_url(url), synchronous)
+        self._write_pool = ThreadPoolExecutor(self._backend.writers, thread_name_prefix="sql-write")
         self._read_pool = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
 
     @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
-        return self._url.get_backend_name()
+        return self._backend.dialect
 
     def open(self) -> None:
         """Make the folder, take the owner's lock. Raises `DatabaseInUse` when another process has it."""
-        if self._sqlite and self._lock_file is None:
-            path = Path(str(self._url.database))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = _own(path)
+        self._backend.open()
 
     async def write(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` in one read-write transaction and return what it returned, once that is durable.
 
         Transactions behave as if run one after the other. An exception rolls back and is raised again.
-        Conflicts are retried (bounded, with jitter), then `DatabaseUnavailable`. Raises `OutcomeUnknown`
-        when the reply to COMMIT was lost. A cancelled caller may still have committed.
+        Conflicts are retried (bounded, with jitter), then `DatabaseUnavailable`, which is also raised when
+        the engine is away: nothing was stored. Raises `OutcomeUnknown` when the reply to COMMIT was lost, or
+        the wait for a standby was cut short. A cancelled caller may still have committed.
         """
-        return await self._submit(self._write_pool, self._writer, fn)
+        return await self._submit(self._write_pool, self._backend.writer, fn, write=True)
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` in one read-only transaction that sees a single snapshot, and return what it returned."""
-        return await self._submit(self._read_pool, self._reader, fn)
+        return await self._submit(self._read_pool, self._backend.reader, fn, write=False)
 
     async def migrate(self, package: str) -> None:
         """Bring the schema to the newest revision in `<package>/migrations`; quick when it is there."""
-        from services.runtime import migrations
+        from services.runtime.migrations import upgrade
 
-        self.open()
-        await asyncio.get_running_loop().run_in_executor(
-            self._write_pool, migrations.upgrade, self._writer, package
-        )
+        try:
+            await self._submit(
+                self._write_pool,
+                self._backend.migrator,
+                lambda connection: upgrade(connection, package),
+                write=True,
+            )
+        except OutcomeUnknown as error:  # the next attempt sees
+            raise DatabaseUnavailable(retry_after_ms=1_000) from error
 
     async def ping(self) -> None:
         """A sign of life. Raises `DatabaseUnavailable`."""
@@ -128,109 +154,77 @@ class Database:
     def _close(self) -> None:
         self._write_pool.shutdown()
         self._read_pool.shutdown()
-        self._writer.dispose()
-        self._reader.dispose()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        self._backend.close()
 
-    async def _submit(self, pool: ThreadPoolExecutor, engine: Engine, fn: Callable[[Connection], T]) -> T:
+    async def _submit(
+        self, pool: ThreadPoolExecutor, engine: Engine, fn: Callable[[Connection], T], *, write: bool
+    ) -> T:
         if inspect.iscoroutinefunction(fn):
             raise TypeError("a transaction is a plain function: it runs in a thread")
         self.open()
-        return await asyncio.get_running_loop().run_in_executor(pool, _transact, engine, fn)
-
-    def _engines(self) -> tuple[Engine, Engine]:
-        if not self._sqlite:
-            options: dict[str, Any] = {"isolation_level": "SERIALIZABLE", "pool_pre_ping": True}
-            writer = create_engine(self._url, pool_size=_READERS, **options)
-            return writer, writer.execution_options(postgresql_readonly=True)
-        writer = create_engine(self._url, pool_size=1, max_overflow=0)
-        reader = create_engine(self._url, pool_size=_READERS, max_overflow=0)
-        _prepare_sqlite(writer, begin="BEGIN IMMEDIATE", read_only=False)
-        _prepare_sqlite(reader, begin="BEGIN", read_only=True)
-        return writer, reader
+        left_s = remaining_s()
+        deadline = None if left_s is None else time.monotonic() + left_s
+        run = _Run(self._backend, engine, write=write, deadline=deadline)
+        return await asyncio.get_running_loop().run_in_executor(pool, run.to_its_end, fn)
 
 
-def _prepare_sqlite(engine: Engine, *, begin: str, read_only: bool) -> None:
-    @event.listens_for(engine, "connect")
-    def connect(connection: sqlite3.Connection, _: object) -> None:
-        # The driver's own BEGIN comes too late (before the first write) for a serialised read-modify-write.
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        # NORMAL may lose the last commits at power loss in WAL mode (pragma_synchronous in its manual).
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        # The journal mode stays with the file: the writer sets it.
-        connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = WAL")
+class _Run:
+    """A transaction, as often as it takes."""
 
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    def __init__(self, backend: Backend, engine: Engine, *, write: bool, deadline: float | None) -> None:
+        self._backend = backend
+        self._engine = engine
+        self._write = write
+        self._deadline = deadline
 
+    def to_its_end(self, fn: Callable[[Connection], T]) -> T:
+        """Run it until it is committed, fails for good, or has been tried often enough."""
+        renewed = False
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, min(0.01 * 2**attempt, _MAX_PAUSE_S)))
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                raise DeadlineExceeded()  # nobody waits for it any more
+            try:
+                return self._once(fn)
+            except Retry:
+                continue
+            except DBAPIError as error:
+                if self._backend.is_conflict(error):
+                    continue
+                if self._backend.is_stale(error, write=self._write):
+                    if renewed:
+                        raise DatabaseUnavailable(retry_after_ms=1_000) from error
+                    renewed = True
+                    continue
+                typed = self._backend.typed(error)
+                if typed is None:
+                    raise
+                raise typed from error
+        raise DatabaseUnavailable(retry_after_ms=1_000)
 
-def _transact(engine: Engine, fn: Callable[[Connection], T]) -> T:
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(random.uniform(0, min(0.01 * 2**attempt, _MAX_PAUSE_S)))
-        try:
-            return _once(engine, fn)
-        except Retry:
-            continue
-        except DBAPIError as error:
-            if not _is_conflict(error):
-                raise _typed(error) from error
-    raise DatabaseUnavailable(retry_after_ms=1_000)
-
-
-def _once(engine: Engine, fn: Callable[[Connection], T]) -> T:
-    with engine.connect() as connection:
-        transaction = connection.begin()
-        try:
-            result = fn(connection)
-        except BaseException:
-            transaction.rollback()
-            raise
-        if inspect.isawaitable(result):
-            transaction.rollback()
-            raise TypeError("a transaction must return a value, not an awaitable")
-        try:
-            transaction.commit()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise OutcomeUnknown() from error
-            raise
-        return result
-
-
-def _is_conflict(error: DBAPIError) -> bool:
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    return getattr(error.orig, "sqlstate", None) in _RETRY_STATES
+    def _once(self, fn: Callable[[Connection], T]) -> T:
+        with self._backend.connection(self._engine, self._deadline) as connection:
+            transaction = connection.begin()
+            try:
+                if self._write:
+                    self._backend.before_write(connection)
+                result = fn(connection)
+                if inspect.isawaitable(result):
+                    raise TypeError("a transaction must return a value, not an awaitable")
+                if self._write:
+                    self._backend.commit(connection, transaction)
+            finally:
+                if transaction.is_active:
+                    transaction.rollback()
+            return result
 
 
-def _typed(error: DBAPIError) -> Exception:
-    """The error in the suite's words; constraint violations stay as they are, for the store to tell apart."""
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == "53100":
-        return StorageFull(quota="disk")
-    if error.connection_invalidated or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
-        return DatabaseUnavailable(retry_after_ms=1_000)
-    return error
+def _backend(url: URL, synchronous: bool) -> Backend:
+    if url.get_backend_name() == "sqlite":
+        from services.runtime.sql_sqlite import Sqlite
 
+        return Sqlite(url)
+    from services.runtime.sql_postgres import Postgres
 
-def _own(path: Path) -> int:
-    """Take the file's lock for this process; it is freed by the kernel however the process ends."""
-    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(handle)
-        raise DatabaseInUse(
-            f"The database {path} is in use by another Kino process (pid {owner}): "
-            "stop it, or set KINO_DATA_DIR to another folder."
-        ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-    return handle
+    return Postgres(url, synchronous=synchronous)

@@ -4,13 +4,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from services.runtime.errors import OutcomeUnknown
 from services.runtime.sql import Database, DatabaseUnavailable, Retry
 from tests.contract.sql_sample import NOTES, add_one, amount, fill
 from tests.support.databases import DIALECTS, empty_database
@@ -108,24 +107,6 @@ async def test_a_conflict_runs_the_function_again_from_the_start(db: Database) -
     assert (runs, await db.read(amount)) == ([1, 1, 1], 1)
 
 
-class _Postgres(Exception):
-    def __init__(self, sqlstate: str) -> None:
-        self.sqlstate = sqlstate
-
-
-@pytest.mark.parametrize("sqlstate", ["40001", "40P01"])
-async def test_the_conflicts_of_postgresql_are_retried(sqlstate: str, db: Database) -> None:
-    runs = []
-
-    def conflicting(conn: Connection) -> int:
-        runs.append(1)
-        if len(runs) == 1:
-            raise DBAPIError("UPDATE", None, _Postgres(sqlstate))
-        return add_one(conn)
-
-    assert (await db.write(conflicting), len(runs)) == (1, 2)
-
-
 async def test_endless_conflicts_end_as_unavailable(db: Database) -> None:
     runs = []
 
@@ -136,23 +117,3 @@ async def test_endless_conflicts_end_as_unavailable(db: Database) -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         await db.write(conflicting)
     assert (len(runs), caught.value.retry_after_ms) == (10, 1_000)
-
-
-async def test_a_lost_reply_to_commit_is_unknown_and_not_repeated(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = []
-
-    def lost(conn: Connection) -> int:
-        runs.append(1)
-        return add_one(conn)
-
-    def break_off(self: object, connection: Any) -> None:
-        connection.commit()
-        raise DBAPIError("COMMIT", None, ConnectionResetError(), connection_invalidated=True)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(db._writer.dialect), "do_commit", break_off)
-        with pytest.raises(OutcomeUnknown):
-            await db.write(lost)
-    assert len(runs) == 1
