@@ -9,8 +9,11 @@ import grpc.aio
 from kino.catalog.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from kino.catalog.v1.series_pb2_grpc import add_SeriesServiceServicer_to_server
 from kino.catalog.v1.watchlist_pb2_grpc import add_WatchlistServiceServicer_to_server
+from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceStub
 from kino.search.v1.search_pb2_grpc import SearchServiceStub
+from services.catalog.artwork import Artwork
 from services.catalog.background import Collector, Outbox
+from services.catalog.peers import GrpcPictures
 from services.catalog.rpc import CatalogServicer
 from services.catalog.rpc_series import SeriesServicer
 from services.catalog.rpc_watchlist import WatchlistServicer
@@ -39,9 +42,12 @@ async def build(ctx: Context) -> ServiceApp:
     store, pager = SqlStore(database), Pager(ctx.sealer, ctx.clock)
     callers = Callers(Regions(ctx.settings.region_header, ctx.settings.region), ctx.clock)
     catalog = Catalog(store, ctx.clock, changed)
+    pictures = GrpcPictures(ctx.channels.stub(PreprocessorServiceStub))
+    artwork = Artwork(store, ctx.objects, pictures, ctx.clock, changed)
 
     def register(server: grpc.aio.Server) -> None:
-        add_CatalogServiceServicer_to_server(CatalogServicer(catalog, pager, callers), server)
+        titles = CatalogServicer(catalog, artwork, pager, callers)
+        add_CatalogServiceServicer_to_server(titles, server)
         shelf = SeriesServicer(Shelf(store, ctx.clock, changed), pager, callers)
         add_SeriesServiceServicer_to_server(shelf, server)
         watchlist = WatchlistServicer(Watchlist(store, ctx.clock), pager, callers)

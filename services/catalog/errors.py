@@ -154,3 +154,16 @@ class WatchlistFull(ResourceExhausted):
 
     def __init__(self, limit: int) -> None:
         super().__init__("watchlist", limit=limit)
+
+
+class FrameNotReady(FailedPrecondition):
+    """That moment of titles/{title} is not encoded yet: choose another, or wait."""
+
+    reason = "FRAME_NOT_READY"
+    fields = ("title",)
+
+
+class ArtworkNotFound(NotFound):
+    """There is no picture at this address."""
+
+    reason = "ARTWORK_NOT_FOUND"

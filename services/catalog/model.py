@@ -72,6 +72,8 @@ class Title:
     unpublished: bool = False
     #: When and where it may be watched; none: always and everywhere.
     rights: tuple[Window, ...] = ()
+    #: Id of the picture that stands for it; empty: none.
+    artwork: str = ""
     #: Where it stands in a series; read with the title, never written with it.
     place: Place | None = None
 
@@ -390,9 +392,10 @@ class Details:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Objects to collect: all below a title (no job), or below one replaced job of it."""
+    """Objects to collect: all below a title or series (no job), or below one replaced job or picture."""
 
     title_id: str
+    #: `jobs/…`, `artwork/…`, or empty.
     job: str
     due_time: datetime
     #: How many times the prefix is still swept; more than once, because a task may still be writing.
@@ -401,6 +404,8 @@ class Sweep:
     @property
     def prefixes(self) -> tuple[str, ...]:
         """The prefixes of their keys. A replaced job leaves the source: its successor may be encoding it."""
+        if self.job.startswith("artwork/"):
+            return (f"artwork/{self.title_id}/{self.job.removeprefix('artwork/')}/",)
         if self.job:
             return (f"media/{self.title_id}/{self.job.removeprefix('jobs/')}/",)
-        return f"media/{self.title_id}/", f"sources/{self.title_id}/"
+        return f"media/{self.title_id}/", f"sources/{self.title_id}/", f"artwork/{self.title_id}/"

@@ -82,6 +82,7 @@ def title_row(title: Title) -> dict[str, Any]:
         "complete_us": maybe_us(title.complete_time),
         "delete_us": maybe_us(title.delete_time),
         "unpublished": title.unpublished,
+        "artwork": title.artwork,
         "rights": json.dumps([_window_row(window) for window in title.rights]),
     }
 
@@ -102,6 +103,7 @@ def title(row: Row[Any]) -> Title:
         complete_time=maybe_time(row.complete_us),
         delete_time=maybe_time(row.delete_us),
         unpublished=row.unpublished,
+        artwork=row.artwork,
         rights=tuple(_window(window) for window in json.loads(row.rights)),
         place=_place(row),
     )
@@ -202,6 +204,7 @@ def series_row(series: Series) -> dict[str, Any]:
         "owner": series.owner,
         **text_row(series.text),
         "version": series.version,
+        "artwork": series.artwork,
         "create_us": us(series.create_time),
         "update_us": us(series.update_time),
     }
@@ -214,6 +217,7 @@ def series(row: Row[Any]) -> Series:
         owner=row.owner,
         text=text(row),
         version=row.version,
+        artwork=row.artwork,
         create_time=time(row.create_us),
         update_time=time(row.update_us),
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from google.api.httpbody_pb2 import HttpBody
+
 from kino.catalog.v1 import catalog_pb2 as pb
 from kino.catalog.v1 import catalog_pb2_grpc
 from kino.catalog.v1 import resources_pb2 as res
 from kino.media.v1 import media_pb2
+from services.catalog.artwork import Artwork
 from services.catalog.model import Frames, InitSegment, Kind, Rendition, Segment
 from services.catalog.usecases import PAGE_BYTES, Catalog, Publication
 from services.catalog.wire import (
     Callers,
     after_of,
+    artwork_message,
     availability_message,
     masked,
     media_message,
@@ -34,9 +38,10 @@ _SEGMENTS_PAGE = 500
 class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     """Serves the catalog's use cases."""
 
-    def __init__(self, catalog: Catalog, pager: Pager, callers: Callers) -> None:
+    def __init__(self, catalog: Catalog, artwork: Artwork, pager: Pager, callers: Callers) -> None:
         """`pager` makes the page tokens of `ListTitles`."""
         self._catalog = catalog
+        self._artwork = artwork
         self._pager = pager
         self._callers = callers
 
@@ -118,6 +123,26 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         """See the contract."""
         await self._catalog.delete(viewer(), _title_id(request.name))
         return pb.DeleteTitleResponse()
+
+    async def SetArtwork(self, request: pb.SetArtworkRequest, context: Any) -> pb.SetArtworkResponse:
+        """See the contract."""
+        if request.WhichOneof("from") == "picture":
+            made = await self._artwork.set_picture(viewer(), request.name, request.picture)
+        else:
+            title_id, offset = _title_id(request.frame.title), request.frame.offset
+            made = await self._artwork.set_frame(viewer(), request.name, title_id, offset.ToNanoseconds())
+        return pb.SetArtworkResponse(artwork=artwork_message(request.name.partition("/")[2], made))
+
+    async def ClearArtwork(self, request: pb.ClearArtworkRequest, context: Any) -> pb.ClearArtworkResponse:
+        """See the contract."""
+        await self._artwork.clear(viewer(), request.name)
+        return pb.ClearArtworkResponse()
+
+    async def GetArtwork(self, request: pb.GetArtworkRequest, context: Any) -> HttpBody:
+        """See the contract."""
+        data = await self._artwork.get(request.name)
+        await context.send_initial_metadata((("cache-control", "public, max-age=31536000, immutable"),))
+        return HttpBody(content_type="image/jpeg", data=data)
 
     async def BeginMedia(self, request: pb.BeginMediaRequest, context: Any) -> pb.BeginMediaResponse:
         """See the contract."""

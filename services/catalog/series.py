@@ -24,6 +24,8 @@ class Series:
     create_time: datetime
     update_time: datetime
     version: int = 1
+    #: Id of the picture that stands for it; empty: none.
+    artwork: str = ""
 
     @property
     def etag(self) -> str:

@@ -15,7 +15,7 @@ from services.catalog.errors import (
     SeriesFull,
     SeriesNotFound,
 )
-from services.catalog.model import Title, Viewer
+from services.catalog.model import Sweep, Title, Viewer
 from services.catalog.series import MAX_EPISODES, MAX_SEASONS, Episode, Season, Series, renumbered
 from services.catalog.store import Session, Store
 from services.catalog.text import TitleText
@@ -69,7 +69,7 @@ class Shelf:
         """Change its words. Raises `SeriesNotFound`, `NotYours`, `SeriesChanged`, `InvalidArgument`."""
 
         def run(session: Session) -> Series:
-            old = _owned_series(session, viewer, series_id)
+            old = owned_series(session, viewer, series_id)
             new = old.edited(self._clock.now(), edit(old.text), etag)
             if new is not old:
                 session.save_series(new)
@@ -83,12 +83,13 @@ class Shelf:
         """Delete a series and its seasons; titles stay. Raises `SeriesNotFound`, `NotYours`."""
 
         def run(session: Session) -> None:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             titles = session.series_titles(series_id)
             for season in session.seasons(series_id):
                 session.save_episodes(season.season_id, ())
                 session.remove_season(season.season_id)
             session.remove_series(series_id)
+            session.add_sweep(Sweep(title_id=series_id, job="", due_time=self._clock.now(), rounds=2))
             self._tell(session, titles)
 
         await self._write(run)
@@ -113,7 +114,7 @@ class Shelf:
             return new.season_id
 
         def run(session: Session) -> Season:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             request = f"{number}\0{display_name}".encode()
             scope = f"series/{series_id}/CreateSeason"
             season_id = session.once(scope, request_id, request, now, lambda: save(session))
@@ -139,7 +140,7 @@ class Shelf:
         """
 
         def run(session: Session) -> Season:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             old = _season(session, series_id, season_id)
             new = edit(old)
             if new.number != old.number:
@@ -155,7 +156,7 @@ class Shelf:
         """Titles stay. Raises `SeriesNotFound`, `SeasonNotFound`, `NotYours`."""
 
         def run(session: Session) -> None:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             _season(session, series_id, season_id)
             old = session.episodes(season_id)
             session.save_episodes(season_id, ())
@@ -186,7 +187,7 @@ class Shelf:
             return title_id
 
         def run(session: Session) -> Title:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             _season(session, series_id, season_id)
             scope, request = f"seasons/{season_id}/CreateEpisode", f"{title_id} {number}".encode()
 
@@ -219,7 +220,7 @@ class Shelf:
         """
 
         def run(session: Session) -> None:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             _season(session, series_id, season_id)
             old = session.episodes(season_id)
             new = renumbered(old, order)
@@ -232,7 +233,7 @@ class Shelf:
         """The title stays. Raises `SeriesNotFound`, `SeasonNotFound`, `EpisodeNotFound`, `NotYours`."""
 
         def run(session: Session) -> None:
-            _owned_series(session, viewer, series_id)
+            owned_series(session, viewer, series_id)
             _season(session, series_id, season_id)
             old = session.episodes(season_id)
             kept = [episode for episode in old if episode.title_id != title_id]
@@ -292,7 +293,8 @@ def series_seen(session: Session, viewer: Viewer, series_id: str) -> Series:
     return found[0]
 
 
-def _owned_series(session: Session, viewer: Viewer, series_id: str) -> Series:
+def owned_series(session: Session, viewer: Viewer, series_id: str) -> Series:
+    """A series `viewer` may change. Raises `SeriesNotFound`, `NotYours`."""
     series = series_seen(session, viewer, series_id)
     if not viewer.sees_all and series.owner != viewer.subject:
         raise NotYours(f"series/{series_id}")

@@ -22,6 +22,7 @@ from services.catalog.tables import (
     SWEEPS,
     TITLES,
 )
+from services.catalog.text import TitleText
 from services.runtime.idempotency import replay_or_run
 from services.runtime.sql import Database
 
@@ -233,7 +234,7 @@ class SqlSession(SqlSeries):
         """See `Session.forget_media`."""
         for table in (MEDIA, MEDIA_DETAILS, RENDITIONS):
             self._connection.execute(delete(table).where(table.c.title_id == title_id))
-        blank = {"display_name": "", "description": "", "genres": "[]", "release_year": 0, "error": None}
+        blank = {**rows.text_row(TitleText(display_name="")), "error": None, "artwork": ""}
         self._connection.execute(update(TITLES).where(TITLES.c.title_id == title_id).values(blank))
 
 

@@ -42,6 +42,7 @@ TITLES = Table(
     Column("delete_us", BigInteger),
     Column("unpublished", Boolean, nullable=False, server_default=false()),
     Column("rights", Text, nullable=False, server_default="[]"),  # a JSON list
+    Column("artwork", String(63), nullable=False, server_default=""),
     Index("titles_by_age", "create_us", "title_id"),
     Index("titles_by_owner", "owner", "create_us", "title_id"),
 )
@@ -139,6 +140,7 @@ SERIES = Table(
     Column("version", BigInteger, nullable=False),
     Column("create_us", BigInteger, nullable=False),
     Column("update_us", BigInteger, nullable=False),
+    Column("artwork", String(63), nullable=False, server_default=""),
     Index("series_by_age", "create_us", "series_id"),
 )
 

@@ -105,6 +105,8 @@ def title_message(title: Title, caller: Caller) -> res.Title:
     if title.error is not None:
         message.error.CopyFrom(status_pb2.Status.FromString(title.error))
     message.unpublished = title.unpublished
+    if title.artwork:
+        message.artwork.CopyFrom(artwork_message(title.title_id, title.artwork))
     if title.managed_by(caller.viewer):
         message.rights.extend(_window_message(window) for window in title.rights)
     message.availability.CopyFrom(availability_message(availability(title.rights, caller.region, caller.now)))
@@ -171,7 +173,15 @@ def series_message(series: Series) -> res.Series:
     )
     message.create_time.FromDatetime(series.create_time)
     message.update_time.FromDatetime(series.update_time)
+    if series.artwork:
+        message.artwork.CopyFrom(artwork_message(series.series_id, series.artwork))
     return message
+
+
+def artwork_message(owner_id: str, artwork: str) -> res.Artwork:
+    """Where a picture is."""
+    folder = f"/v1/artwork/{owner_id}/{artwork}"
+    return res.Artwork(large_path=f"{folder}/large.jpg", small_path=f"{folder}/small.jpg")
 
 
 def media_message(view: MediaView) -> res.Media:

@@ -28,14 +28,21 @@ from services.media.containers import FORMATS
 from services.media.errors import EncoderFailed, EncoderStalled, MediaError, SandboxLimit, SandboxUnavailable
 
 #: Flags that go before FFmpeg's `-i`.
-INPUT_FLAGS = (
-    # Only the descriptor given, so that nothing inside the file can name another.
-    *("-protocol_whitelist", "fd,pipe"),
-    # No playlists: a playlist renamed .mp4 would read other people's files.
-    *("-format_whitelist", ",".join(FORMATS)),
-    *("-fd", str(child.SOURCE_FD)),
-    *("-i", "fd:"),
-)
+
+
+def input_flags(formats: Sequence[str]) -> tuple[str, ...]:
+    """What makes FFmpeg read the source and nothing else, as one of these formats."""
+    return (
+        # Only the descriptor given, so that nothing inside the file can name another.
+        *("-protocol_whitelist", "fd,pipe"),
+        # No playlists: a playlist renamed .mp4 would read other people's files.
+        *("-format_whitelist", ",".join(formats)),
+        *("-fd", str(child.SOURCE_FD)),
+        *("-i", "fd:"),
+    )
+
+
+INPUT_FLAGS = input_flags(FORMATS)
 #: What a dynamically linked program needs to start.
 SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 STDERR_LINES = 12

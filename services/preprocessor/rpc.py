@@ -11,7 +11,7 @@ from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceServicer
 from services.media.messages import timeline_of
 from services.media.sources import source_file
-from services.preprocessor import wire
+from services.preprocessor import artwork, wire
 from services.preprocessor.highlights import rank_highlights
 from services.preprocessor.ladder import plan_ladder
 from services.preprocessor.plan import plan_windows
@@ -45,6 +45,17 @@ class PreprocessorServicer(PreprocessorServiceServicer):
         """See the contract."""
         ladder = plan_ladder(wire.report_of(request.report), self._codecs)
         return api.PlanLadderResponse(ladder=wire.ladder_message(ladder))
+
+    async def MakeArtwork(self, request: api.MakeArtworkRequest, context: Context) -> api.MakeArtworkResponse:
+        """See the contract."""
+        if request.WhichOneof("from") == "picture":
+            made = await artwork.of_picture(request.picture)
+        else:
+            frame = request.frame
+            init = await self._objects.get(frame.init_object_key)
+            segment = await self._objects.get(frame.segment_object_key)
+            made = await artwork.of_frame(init, segment, frame.frame_ticks)
+        return api.MakeArtworkResponse(large=made.large, small=made.small)
 
     async def RankHighlights(
         self, request: api.RankHighlightsRequest, context: Context

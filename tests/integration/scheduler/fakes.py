@@ -112,6 +112,7 @@ class Catalog(catalog_grpc.CatalogServiceServicer):
 
     CreateTitle = GetTitle = ListTitles = UpdateTitle = DeleteTitle = _unused
     PublishTitle = UnpublishTitle = CheckAvailability = _unused
+    SetArtwork = ClearArtwork = GetArtwork = _unused
 
     def numbers(self, title: str) -> dict[str, list[int]]:
         """Published segment numbers by rendition."""
@@ -155,6 +156,9 @@ class Preprocessor(preprocessor_grpc.PreprocessorServiceServicer):
         self, request: preprocessor.InspectSourceRequest, context: Any
     ) -> preprocessor.InspectSourceResponse:
         return preprocessor.InspectSourceResponse()
+
+    async def MakeArtwork(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
 
     async def RankHighlights(
         self, request: preprocessor.RankHighlightsRequest, context: Any

@@ -259,7 +259,8 @@ def test_descriptions_may_have_lines() -> None:
     assert text.check() is text
 
 
-def test_a_sweep_covers_its_title_or_its_job_and_no_neighbour() -> None:
+def test_a_sweep_covers_its_title_its_job_or_its_picture_and_no_neighbour() -> None:
     whole = Sweep(title_id="t", job="", due_time=NOW, rounds=2)
-    assert whole.prefixes == ("media/t/", "sources/t/")
+    assert whole.prefixes == ("media/t/", "sources/t/", "artwork/t/")
     assert replace(whole, job="jobs/j1").prefixes == ("media/t/j1/",)
+    assert replace(whole, job="artwork/a1").prefixes == ("artwork/t/a1/",)

@@ -25,6 +25,8 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from kino.catalog.v1 import resources_pb2 as kino_dot_catalog_dot_v1_dot_resources__pb2
@@ -32,7 +34,7 @@ from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkino/catalog/v1/catalog.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x1fkino/catalog/v1/resources.proto\x1a\x1bkino/common/v1/access.proto\x1a\x19kino/media/v1/media.proto\"i\n\x12\x43reateTitleRequest\x12\x31\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.TitleB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"<\n\x13\x43reateTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"D\n\x0fGetTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"9\n\x10GetTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"j\n\x11ListTitlesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x10without_episodes\x18\x03 \x01(\x08\"U\n\x12ListTitlesResponse\x12&\n\x06titles\x18\x01 \x03(\x0b\x32\x16.kino.catalog.v1.Title\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x12UpdateTitleRequest\x12\x31\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.TitleB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"<\n\x13UpdateTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"G\n\x12\x44\x65leteTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"\x15\n\x13\x44\x65leteTitleResponse\"H\n\x13PublishTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"=\n\x14PublishTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"J\n\x15UnpublishTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"?\n\x16UnpublishTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"u\n\x18\x43heckAvailabilityRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12)\n\x0bregion_code\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{2})?$\"P\n\x19\x43heckAvailabilityResponse\x12\x33\n\x0c\x61vailability\x18\x01 \x01(\x0b\x32\x1d.kino.catalog.v1.Availability\"\xc8\x01\n\x11\x42\x65ginMediaRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12)\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12,\n\nrenditions\x18\x04 \x03(\x0b\x32\x18.kino.media.v1.Rendition\";\n\x12\x42\x65ginMediaResponse\x12%\n\x05media\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Media\"\xcf\x01\n\x15\x45xtendTimelineRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1b\n\x13segment_start_ticks\x18\x03 \x03(\x03\x12\x0f\n\x07planned\x18\x04 \x01(\x08\x12,\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"\x18\n\x16\x45xtendTimelineResponse\"\xcd\x02\n\x16PublishSegmentsRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1d\n\x0crendition_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12 \n\x0finit_object_key\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0binit_sha256\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x17\n\x06\x63odecs\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1a\n\ttimescale\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x35\n\x08segments\x18\x08 \x03(\x0b\x32\x16.kino.media.v1.SegmentB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12\x0c\n\x04last\x18\t \x01(\x08\"f\n\x17PublishSegmentsResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12\x1e\n\x16superseded_object_keys\x18\x02 \x03(\t\"\xa1\x01\n\x14PublishExtrasRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12-\n\x06\x65xtras\x18\x03 \x01(\x0b\x32\x15.kino.media.v1.ExtrasB\x06\xbaH\x03\xc8\x01\x01\"\x17\n\x15PublishExtrasResponse\"\x99\x01\n\x10\x46\x61ilMediaRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusB\x06\xbaH\x03\xc8\x01\x01\"\x13\n\x11\x46\x61ilMediaResponse\"A\n\x0fGetMediaRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"`\n\x10GetMediaResponse\x12%\n\x05media\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Media\x12%\n\x05title\x18\x02 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"\xa3\x01\n\x13ListSegmentsRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x1d\n\x0crendition_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1e\n\rfirst_segment\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xd0\x0f(\x00\"V\n\x14ListSegmentsResponse\x12(\n\x08segments\x18\x01 \x03(\x0b\x32\x16.kino.media.v1.Segment\x12\x14\n\x0cnext_segment\x18\x02 \x01(\x05\x32\xa0\r\n\x0e\x43\x61talogService\x12s\n\x0b\x43reateTitle\x12#.kino.catalog.v1.CreateTitleRequest\x1a$.kino.catalog.v1.CreateTitleResponse\"\x19\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x0f\"\n/v1/titles:\x01*\x12p\n\x08GetTitle\x12 .kino.catalog.v1.GetTitleRequest\x1a!.kino.catalog.v1.GetTitleResponse\"\x1f\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=titles/*}\x12m\n\nListTitles\x12\".kino.catalog.v1.ListTitlesRequest\x1a#.kino.catalog.v1.ListTitlesResponse\"\x16\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/titles\x12\x82\x01\n\x0bUpdateTitle\x12#.kino.catalog.v1.UpdateTitleRequest\x1a$.kino.catalog.v1.UpdateTitleResponse\"(\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1e\x32\x19/v1/{title.name=titles/*}:\x01*\x12y\n\x0b\x44\x65leteTitle\x12#.kino.catalog.v1.DeleteTitleRequest\x1a$.kino.catalog.v1.DeleteTitleResponse\"\x1f\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=titles/*}\x12\x87\x01\n\x0cPublishTitle\x12$.kino.catalog.v1.PublishTitleRequest\x1a%.kino.catalog.v1.PublishTitleResponse\"*\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=titles/*}:publish:\x01*\x12\x8f\x01\n\x0eUnpublishTitle\x12&.kino.catalog.v1.UnpublishTitleRequest\x1a\'.kino.catalog.v1.UnpublishTitleResponse\",\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=titles/*}:unpublish:\x01*\x12p\n\x11\x43heckAvailability\x12).kino.catalog.v1.CheckAvailabilityRequest\x1a*.kino.catalog.v1.CheckAvailabilityResponse\"\x04\x88\xb2\x19\x05\x12[\n\nBeginMedia\x12\".kino.catalog.v1.BeginMediaRequest\x1a#.kino.catalog.v1.BeginMediaResponse\"\x04\x88\xb2\x19\x05\x12g\n\x0e\x45xtendTimeline\x12&.kino.catalog.v1.ExtendTimelineRequest\x1a\'.kino.catalog.v1.ExtendTimelineResponse\"\x04\x88\xb2\x19\x05\x12j\n\x0fPublishSegments\x12\'.kino.catalog.v1.PublishSegmentsRequest\x1a(.kino.catalog.v1.PublishSegmentsResponse\"\x04\x88\xb2\x19\x05\x12\x64\n\rPublishExtras\x12%.kino.catalog.v1.PublishExtrasRequest\x1a&.kino.catalog.v1.PublishExtrasResponse\"\x04\x88\xb2\x19\x05\x12X\n\tFailMedia\x12!.kino.catalog.v1.FailMediaRequest\x1a\".kino.catalog.v1.FailMediaResponse\"\x04\x88\xb2\x19\x05\x12U\n\x08GetMedia\x12 .kino.catalog.v1.GetMediaRequest\x1a!.kino.catalog.v1.GetMediaResponse\"\x04\x88\xb2\x19\x05\x12\x61\n\x0cListSegments\x12$.kino.catalog.v1.ListSegmentsRequest\x1a%.kino.catalog.v1.ListSegmentsResponse\"\x04\x88\xb2\x19\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkino/catalog/v1/catalog.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x1fkino/catalog/v1/resources.proto\x1a\x1bkino/common/v1/access.proto\x1a\x19kino/media/v1/media.proto\"i\n\x12\x43reateTitleRequest\x12\x31\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.TitleB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"<\n\x13\x43reateTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"D\n\x0fGetTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"9\n\x10GetTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"j\n\x11ListTitlesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x10without_episodes\x18\x03 \x01(\x08\"U\n\x12ListTitlesResponse\x12&\n\x06titles\x18\x01 \x03(\x0b\x32\x16.kino.catalog.v1.Title\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x12UpdateTitleRequest\x12\x31\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.TitleB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"<\n\x13UpdateTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"G\n\x12\x44\x65leteTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"\x15\n\x13\x44\x65leteTitleResponse\"H\n\x13PublishTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"=\n\x14PublishTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"J\n\x15UnpublishTitleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"?\n\x16UnpublishTitleResponse\x12%\n\x05title\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"u\n\x18\x43heckAvailabilityRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12)\n\x0bregion_code\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{2})?$\"P\n\x19\x43heckAvailabilityResponse\x12\x33\n\x0c\x61vailability\x18\x01 \x01(\x0b\x32\x1d.kino.catalog.v1.Availability\"\xab\x02\n\x11SetArtworkRequest\x12:\n\x04name\x18\x01 \x01(\tB,\xe2\x41\x01\x02\xbaH%r#2!^(titles|series)/[a-z0-9-]{1,63}$\x12\x1f\n\x07picture\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x03H\x00\x12\x39\n\x05\x66rame\x18\x03 \x01(\x0b\x32(.kino.catalog.v1.SetArtworkRequest.FrameH\x00\x1ao\n\x05\x46rame\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x36\n\x06offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\xbaH\x08\xaa\x01\x02\x32\x00\xc8\x01\x01\x42\r\n\x04\x66rom\x12\x05\xbaH\x02\x08\x01\"?\n\x12SetArtworkResponse\x12)\n\x07\x61rtwork\x18\x01 \x01(\x0b\x32\x18.kino.catalog.v1.Artwork\"Q\n\x13\x43learArtworkRequest\x12:\n\x04name\x18\x01 \x01(\tB,\xe2\x41\x01\x02\xbaH%r#2!^(titles|series)/[a-z0-9-]{1,63}$\"\x16\n\x14\x43learArtworkResponse\"j\n\x11GetArtworkRequest\x12U\n\x04name\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xbaH@r>2<^artwork/[a-z0-9-]{1,63}/[a-z0-9-]{1,63}/(large|small)\\.jpg$\"\xc8\x01\n\x11\x42\x65ginMediaRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12)\n\x08timeline\x18\x03 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12,\n\nrenditions\x18\x04 \x03(\x0b\x32\x18.kino.media.v1.Rendition\";\n\x12\x42\x65ginMediaResponse\x12%\n\x05media\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Media\"\xcf\x01\n\x15\x45xtendTimelineRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1b\n\x13segment_start_ticks\x18\x03 \x03(\x03\x12\x0f\n\x07planned\x18\x04 \x01(\x08\x12,\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"\x18\n\x16\x45xtendTimelineResponse\"\xcd\x02\n\x16PublishSegmentsRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1d\n\x0crendition_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12 \n\x0finit_object_key\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0binit_sha256\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x17\n\x06\x63odecs\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1a\n\ttimescale\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x35\n\x08segments\x18\x08 \x03(\x0b\x32\x16.kino.media.v1.SegmentB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12\x0c\n\x04last\x18\t \x01(\x08\"f\n\x17PublishSegmentsResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.kino.catalog.v1.Title.State\x12\x1e\n\x16superseded_object_keys\x18\x02 \x03(\t\"\xa1\x01\n\x14PublishExtrasRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12-\n\x06\x65xtras\x18\x03 \x01(\x0b\x32\x15.kino.media.v1.ExtrasB\x06\xbaH\x03\xc8\x01\x01\"\x17\n\x15PublishExtrasResponse\"\x99\x01\n\x10\x46\x61ilMediaRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12*\n\x03job\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusB\x06\xbaH\x03\xc8\x01\x01\"\x13\n\x11\x46\x61ilMediaResponse\"A\n\x0fGetMediaRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\"`\n\x10GetMediaResponse\x12%\n\x05media\x18\x01 \x01(\x0b\x32\x16.kino.catalog.v1.Media\x12%\n\x05title\x18\x02 \x01(\x0b\x32\x16.kino.catalog.v1.Title\"\xa3\x01\n\x13ListSegmentsRequest\x12.\n\x05title\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x1d\n\x0crendition_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1e\n\rfirst_segment\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\tpage_size\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xd0\x0f(\x00\"V\n\x14ListSegmentsResponse\x12(\n\x08segments\x18\x01 \x03(\x0b\x32\x16.kino.media.v1.Segment\x12\x14\n\x0cnext_segment\x18\x02 \x01(\x05\x32\xf0\x10\n\x0e\x43\x61talogService\x12s\n\x0b\x43reateTitle\x12#.kino.catalog.v1.CreateTitleRequest\x1a$.kino.catalog.v1.CreateTitleResponse\"\x19\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x0f\"\n/v1/titles:\x01*\x12p\n\x08GetTitle\x12 .kino.catalog.v1.GetTitleRequest\x1a!.kino.catalog.v1.GetTitleResponse\"\x1f\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=titles/*}\x12m\n\nListTitles\x12\".kino.catalog.v1.ListTitlesRequest\x1a#.kino.catalog.v1.ListTitlesResponse\"\x16\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/titles\x12\x82\x01\n\x0bUpdateTitle\x12#.kino.catalog.v1.UpdateTitleRequest\x1a$.kino.catalog.v1.UpdateTitleResponse\"(\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1e\x32\x19/v1/{title.name=titles/*}:\x01*\x12y\n\x0b\x44\x65leteTitle\x12#.kino.catalog.v1.DeleteTitleRequest\x1a$.kino.catalog.v1.DeleteTitleResponse\"\x1f\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=titles/*}\x12\x87\x01\n\x0cPublishTitle\x12$.kino.catalog.v1.PublishTitleRequest\x1a%.kino.catalog.v1.PublishTitleResponse\"*\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=titles/*}:publish:\x01*\x12\x8f\x01\n\x0eUnpublishTitle\x12&.kino.catalog.v1.UnpublishTitleRequest\x1a\'.kino.catalog.v1.UnpublishTitleResponse\",\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=titles/*}:unpublish:\x01*\x12p\n\x11\x43heckAvailability\x12).kino.catalog.v1.CheckAvailabilityRequest\x1a*.kino.catalog.v1.CheckAvailabilityResponse\"\x04\x88\xb2\x19\x05\x12\xa9\x01\n\nSetArtwork\x12\".kino.catalog.v1.SetArtworkRequest\x1a#.kino.catalog.v1.SetArtworkResponse\"R\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02H\"\x1e/v1/{name=titles/*}:setArtwork:\x01*Z#\"\x1e/v1/{name=series/*}:setArtwork:\x01*\x12\xb3\x01\n\x0c\x43learArtwork\x12$.kino.catalog.v1.ClearArtworkRequest\x1a%.kino.catalog.v1.ClearArtworkResponse\"V\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02L\" /v1/{name=titles/*}:clearArtwork:\x01*Z%\" /v1/{name=series/*}:clearArtwork:\x01*\x12l\n\nGetArtwork\x12\".kino.catalog.v1.GetArtworkRequest\x1a\x14.google.api.HttpBody\"$\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/{name=artwork/*/*/*}\x12[\n\nBeginMedia\x12\".kino.catalog.v1.BeginMediaRequest\x1a#.kino.catalog.v1.BeginMediaResponse\"\x04\x88\xb2\x19\x05\x12g\n\x0e\x45xtendTimeline\x12&.kino.catalog.v1.ExtendTimelineRequest\x1a\'.kino.catalog.v1.ExtendTimelineResponse\"\x04\x88\xb2\x19\x05\x12j\n\x0fPublishSegments\x12\'.kino.catalog.v1.PublishSegmentsRequest\x1a(.kino.catalog.v1.PublishSegmentsResponse\"\x04\x88\xb2\x19\x05\x12\x64\n\rPublishExtras\x12%.kino.catalog.v1.PublishExtrasRequest\x1a&.kino.catalog.v1.PublishExtrasResponse\"\x04\x88\xb2\x19\x05\x12X\n\tFailMedia\x12!.kino.catalog.v1.FailMediaRequest\x1a\".kino.catalog.v1.FailMediaResponse\"\x04\x88\xb2\x19\x05\x12U\n\x08GetMedia\x12 .kino.catalog.v1.GetMediaRequest\x1a!.kino.catalog.v1.GetMediaResponse\"\x04\x88\xb2\x19\x05\x12\x61\n\x0cListSegments\x12$.kino.catalog.v1.ListSegmentsRequest\x1a%.kino.catalog.v1.ListSegmentsResponse\"\x04\x88\xb2\x19\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +65,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKAVAILABILITYREQUEST'].fields_by_name['title']._serialized_options = b'\272H\034r\0322\030^titles/[a-z0-9-]{1,63}$'
   _globals['_CHECKAVAILABILITYREQUEST'].fields_by_name['region_code']._loaded_options = None
   _globals['_CHECKAVAILABILITYREQUEST'].fields_by_name['region_code']._serialized_options = b'\272H\021r\0172\r^([A-Z]{2})?$'
+  _globals['_SETARTWORKREQUEST_FRAME'].fields_by_name['title']._loaded_options = None
+  _globals['_SETARTWORKREQUEST_FRAME'].fields_by_name['title']._serialized_options = b'\272H\034r\0322\030^titles/[a-z0-9-]{1,63}$'
+  _globals['_SETARTWORKREQUEST_FRAME'].fields_by_name['offset']._loaded_options = None
+  _globals['_SETARTWORKREQUEST_FRAME'].fields_by_name['offset']._serialized_options = b'\272H\010\252\001\0022\000\310\001\001'
+  _globals['_SETARTWORKREQUEST'].oneofs_by_name['from']._loaded_options = None
+  _globals['_SETARTWORKREQUEST'].oneofs_by_name['from']._serialized_options = b'\272H\002\010\001'
+  _globals['_SETARTWORKREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_SETARTWORKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H%r#2!^(titles|series)/[a-z0-9-]{1,63}$'
+  _globals['_SETARTWORKREQUEST'].fields_by_name['picture']._loaded_options = None
+  _globals['_SETARTWORKREQUEST'].fields_by_name['picture']._serialized_options = b'\272H\tz\007\020\001\030\200\200\200\003'
+  _globals['_CLEARARTWORKREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CLEARARTWORKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H%r#2!^(titles|series)/[a-z0-9-]{1,63}$'
+  _globals['_GETARTWORKREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETARTWORKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H@r>2<^artwork/[a-z0-9-]{1,63}/[a-z0-9-]{1,63}/(large|small)\\.jpg$'
   _globals['_BEGINMEDIAREQUEST'].fields_by_name['title']._loaded_options = None
   _globals['_BEGINMEDIAREQUEST'].fields_by_name['title']._serialized_options = b'\272H\034r\0322\030^titles/[a-z0-9-]{1,63}$'
   _globals['_BEGINMEDIAREQUEST'].fields_by_name['job']._loaded_options = None
@@ -125,6 +141,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['UnpublishTitle']._serialized_options = b'\210\262\031\003\202\323\344\223\002\"\"\035/v1/{name=titles/*}:unpublish:\001*'
   _globals['_CATALOGSERVICE'].methods_by_name['CheckAvailability']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['CheckAvailability']._serialized_options = b'\210\262\031\005'
+  _globals['_CATALOGSERVICE'].methods_by_name['SetArtwork']._loaded_options = None
+  _globals['_CATALOGSERVICE'].methods_by_name['SetArtwork']._serialized_options = b'\210\262\031\003\202\323\344\223\002H\"\036/v1/{name=titles/*}:setArtwork:\001*Z#\"\036/v1/{name=series/*}:setArtwork:\001*'
+  _globals['_CATALOGSERVICE'].methods_by_name['ClearArtwork']._loaded_options = None
+  _globals['_CATALOGSERVICE'].methods_by_name['ClearArtwork']._serialized_options = b'\210\262\031\003\202\323\344\223\002L\" /v1/{name=titles/*}:clearArtwork:\001*Z%\" /v1/{name=series/*}:clearArtwork:\001*'
+  _globals['_CATALOGSERVICE'].methods_by_name['GetArtwork']._loaded_options = None
+  _globals['_CATALOGSERVICE'].methods_by_name['GetArtwork']._serialized_options = b'\210\262\031\001\202\323\344\223\002\032\022\030/v1/{name=artwork/*/*/*}'
   _globals['_CATALOGSERVICE'].methods_by_name['BeginMedia']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['BeginMedia']._serialized_options = b'\210\262\031\005'
   _globals['_CATALOGSERVICE'].methods_by_name['ExtendTimeline']._loaded_options = None
@@ -139,66 +161,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['GetMedia']._serialized_options = b'\210\262\031\005'
   _globals['_CATALOGSERVICE'].methods_by_name['ListSegments']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['ListSegments']._serialized_options = b'\210\262\031\005'
-  _globals['_CREATETITLEREQUEST']._serialized_start=290
-  _globals['_CREATETITLEREQUEST']._serialized_end=395
-  _globals['_CREATETITLERESPONSE']._serialized_start=397
-  _globals['_CREATETITLERESPONSE']._serialized_end=457
-  _globals['_GETTITLEREQUEST']._serialized_start=459
-  _globals['_GETTITLEREQUEST']._serialized_end=527
-  _globals['_GETTITLERESPONSE']._serialized_start=529
-  _globals['_GETTITLERESPONSE']._serialized_end=586
-  _globals['_LISTTITLESREQUEST']._serialized_start=588
-  _globals['_LISTTITLESREQUEST']._serialized_end=694
-  _globals['_LISTTITLESRESPONSE']._serialized_start=696
-  _globals['_LISTTITLESRESPONSE']._serialized_end=781
-  _globals['_UPDATETITLEREQUEST']._serialized_start=784
-  _globals['_UPDATETITLEREQUEST']._serialized_end=916
-  _globals['_UPDATETITLERESPONSE']._serialized_start=918
-  _globals['_UPDATETITLERESPONSE']._serialized_end=978
-  _globals['_DELETETITLEREQUEST']._serialized_start=980
-  _globals['_DELETETITLEREQUEST']._serialized_end=1051
-  _globals['_DELETETITLERESPONSE']._serialized_start=1053
-  _globals['_DELETETITLERESPONSE']._serialized_end=1074
-  _globals['_PUBLISHTITLEREQUEST']._serialized_start=1076
-  _globals['_PUBLISHTITLEREQUEST']._serialized_end=1148
-  _globals['_PUBLISHTITLERESPONSE']._serialized_start=1150
-  _globals['_PUBLISHTITLERESPONSE']._serialized_end=1211
-  _globals['_UNPUBLISHTITLEREQUEST']._serialized_start=1213
-  _globals['_UNPUBLISHTITLEREQUEST']._serialized_end=1287
-  _globals['_UNPUBLISHTITLERESPONSE']._serialized_start=1289
-  _globals['_UNPUBLISHTITLERESPONSE']._serialized_end=1352
-  _globals['_CHECKAVAILABILITYREQUEST']._serialized_start=1354
-  _globals['_CHECKAVAILABILITYREQUEST']._serialized_end=1471
-  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_start=1473
-  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_end=1553
-  _globals['_BEGINMEDIAREQUEST']._serialized_start=1556
-  _globals['_BEGINMEDIAREQUEST']._serialized_end=1756
-  _globals['_BEGINMEDIARESPONSE']._serialized_start=1758
-  _globals['_BEGINMEDIARESPONSE']._serialized_end=1817
-  _globals['_EXTENDTIMELINEREQUEST']._serialized_start=1820
-  _globals['_EXTENDTIMELINEREQUEST']._serialized_end=2027
-  _globals['_EXTENDTIMELINERESPONSE']._serialized_start=2029
-  _globals['_EXTENDTIMELINERESPONSE']._serialized_end=2053
-  _globals['_PUBLISHSEGMENTSREQUEST']._serialized_start=2056
-  _globals['_PUBLISHSEGMENTSREQUEST']._serialized_end=2389
-  _globals['_PUBLISHSEGMENTSRESPONSE']._serialized_start=2391
-  _globals['_PUBLISHSEGMENTSRESPONSE']._serialized_end=2493
-  _globals['_PUBLISHEXTRASREQUEST']._serialized_start=2496
-  _globals['_PUBLISHEXTRASREQUEST']._serialized_end=2657
-  _globals['_PUBLISHEXTRASRESPONSE']._serialized_start=2659
-  _globals['_PUBLISHEXTRASRESPONSE']._serialized_end=2682
-  _globals['_FAILMEDIAREQUEST']._serialized_start=2685
-  _globals['_FAILMEDIAREQUEST']._serialized_end=2838
-  _globals['_FAILMEDIARESPONSE']._serialized_start=2840
-  _globals['_FAILMEDIARESPONSE']._serialized_end=2859
-  _globals['_GETMEDIAREQUEST']._serialized_start=2861
-  _globals['_GETMEDIAREQUEST']._serialized_end=2926
-  _globals['_GETMEDIARESPONSE']._serialized_start=2928
-  _globals['_GETMEDIARESPONSE']._serialized_end=3024
-  _globals['_LISTSEGMENTSREQUEST']._serialized_start=3027
-  _globals['_LISTSEGMENTSREQUEST']._serialized_end=3190
-  _globals['_LISTSEGMENTSRESPONSE']._serialized_start=3192
-  _globals['_LISTSEGMENTSRESPONSE']._serialized_end=3278
-  _globals['_CATALOGSERVICE']._serialized_start=3281
-  _globals['_CATALOGSERVICE']._serialized_end=4977
+  _globals['_CREATETITLEREQUEST']._serialized_start=349
+  _globals['_CREATETITLEREQUEST']._serialized_end=454
+  _globals['_CREATETITLERESPONSE']._serialized_start=456
+  _globals['_CREATETITLERESPONSE']._serialized_end=516
+  _globals['_GETTITLEREQUEST']._serialized_start=518
+  _globals['_GETTITLEREQUEST']._serialized_end=586
+  _globals['_GETTITLERESPONSE']._serialized_start=588
+  _globals['_GETTITLERESPONSE']._serialized_end=645
+  _globals['_LISTTITLESREQUEST']._serialized_start=647
+  _globals['_LISTTITLESREQUEST']._serialized_end=753
+  _globals['_LISTTITLESRESPONSE']._serialized_start=755
+  _globals['_LISTTITLESRESPONSE']._serialized_end=840
+  _globals['_UPDATETITLEREQUEST']._serialized_start=843
+  _globals['_UPDATETITLEREQUEST']._serialized_end=975
+  _globals['_UPDATETITLERESPONSE']._serialized_start=977
+  _globals['_UPDATETITLERESPONSE']._serialized_end=1037
+  _globals['_DELETETITLEREQUEST']._serialized_start=1039
+  _globals['_DELETETITLEREQUEST']._serialized_end=1110
+  _globals['_DELETETITLERESPONSE']._serialized_start=1112
+  _globals['_DELETETITLERESPONSE']._serialized_end=1133
+  _globals['_PUBLISHTITLEREQUEST']._serialized_start=1135
+  _globals['_PUBLISHTITLEREQUEST']._serialized_end=1207
+  _globals['_PUBLISHTITLERESPONSE']._serialized_start=1209
+  _globals['_PUBLISHTITLERESPONSE']._serialized_end=1270
+  _globals['_UNPUBLISHTITLEREQUEST']._serialized_start=1272
+  _globals['_UNPUBLISHTITLEREQUEST']._serialized_end=1346
+  _globals['_UNPUBLISHTITLERESPONSE']._serialized_start=1348
+  _globals['_UNPUBLISHTITLERESPONSE']._serialized_end=1411
+  _globals['_CHECKAVAILABILITYREQUEST']._serialized_start=1413
+  _globals['_CHECKAVAILABILITYREQUEST']._serialized_end=1530
+  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_start=1532
+  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_end=1612
+  _globals['_SETARTWORKREQUEST']._serialized_start=1615
+  _globals['_SETARTWORKREQUEST']._serialized_end=1914
+  _globals['_SETARTWORKREQUEST_FRAME']._serialized_start=1788
+  _globals['_SETARTWORKREQUEST_FRAME']._serialized_end=1899
+  _globals['_SETARTWORKRESPONSE']._serialized_start=1916
+  _globals['_SETARTWORKRESPONSE']._serialized_end=1979
+  _globals['_CLEARARTWORKREQUEST']._serialized_start=1981
+  _globals['_CLEARARTWORKREQUEST']._serialized_end=2062
+  _globals['_CLEARARTWORKRESPONSE']._serialized_start=2064
+  _globals['_CLEARARTWORKRESPONSE']._serialized_end=2086
+  _globals['_GETARTWORKREQUEST']._serialized_start=2088
+  _globals['_GETARTWORKREQUEST']._serialized_end=2194
+  _globals['_BEGINMEDIAREQUEST']._serialized_start=2197
+  _globals['_BEGINMEDIAREQUEST']._serialized_end=2397
+  _globals['_BEGINMEDIARESPONSE']._serialized_start=2399
+  _globals['_BEGINMEDIARESPONSE']._serialized_end=2458
+  _globals['_EXTENDTIMELINEREQUEST']._serialized_start=2461
+  _globals['_EXTENDTIMELINEREQUEST']._serialized_end=2668
+  _globals['_EXTENDTIMELINERESPONSE']._serialized_start=2670
+  _globals['_EXTENDTIMELINERESPONSE']._serialized_end=2694
+  _globals['_PUBLISHSEGMENTSREQUEST']._serialized_start=2697
+  _globals['_PUBLISHSEGMENTSREQUEST']._serialized_end=3030
+  _globals['_PUBLISHSEGMENTSRESPONSE']._serialized_start=3032
+  _globals['_PUBLISHSEGMENTSRESPONSE']._serialized_end=3134
+  _globals['_PUBLISHEXTRASREQUEST']._serialized_start=3137
+  _globals['_PUBLISHEXTRASREQUEST']._serialized_end=3298
+  _globals['_PUBLISHEXTRASRESPONSE']._serialized_start=3300
+  _globals['_PUBLISHEXTRASRESPONSE']._serialized_end=3323
+  _globals['_FAILMEDIAREQUEST']._serialized_start=3326
+  _globals['_FAILMEDIAREQUEST']._serialized_end=3479
+  _globals['_FAILMEDIARESPONSE']._serialized_start=3481
+  _globals['_FAILMEDIARESPONSE']._serialized_end=3500
+  _globals['_GETMEDIAREQUEST']._serialized_start=3502
+  _globals['_GETMEDIAREQUEST']._serialized_end=3567
+  _globals['_GETMEDIARESPONSE']._serialized_start=3569
+  _globals['_GETMEDIARESPONSE']._serialized_end=3665
+  _globals['_LISTSEGMENTSREQUEST']._serialized_start=3668
+  _globals['_LISTSEGMENTSREQUEST']._serialized_end=3831
+  _globals['_LISTSEGMENTSRESPONSE']._serialized_start=3833
+  _globals['_LISTSEGMENTSRESPONSE']._serialized_end=3919
+  _globals['_CATALOGSERVICE']._serialized_start=3922
+  _globals['_CATALOGSERVICE']._serialized_end=6082
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -412,6 +413,151 @@ class CheckAvailabilityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckAvailabilityResponse: _TypeAlias = CheckAvailabilityResponse  # noqa: Y015
+
+@_typing.final
+class SetArtworkRequest(_message.Message):
+    """Request message for `CatalogService.SetArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Frame(_message.Message):
+        """A frame of a title."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TITLE_FIELD_NUMBER: _builtins.int
+        OFFSET_FIELD_NUMBER: _builtins.int
+        title: _builtins.str
+        """Required. The title, for a series one of its episodes. Format: `titles/{title}`."""
+        @_builtins.property
+        def offset(self) -> _duration_pb2.Duration:
+            """Required. The moment; the frame on show then is taken."""
+
+        def __init__(
+            self,
+            *,
+            title: _builtins.str = ...,
+            offset: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "title", b"title"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `titles/{title}` or `series/{series}`."""
+    picture: _builtins.bytes
+    """An uploaded picture."""
+    @_builtins.property
+    def frame(self) -> Global___SetArtworkRequest.Frame:
+        """A frame."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        picture: _builtins.bytes = ...,
+        frame: Global___SetArtworkRequest.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "from", b"from", "picture", b"picture"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "from", b"from", "name", b"name", "picture", b"picture"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["picture", "frame"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+
+Global___SetArtworkRequest: _TypeAlias = SetArtworkRequest  # noqa: Y015
+
+@_typing.final
+class SetArtworkResponse(_message.Message):
+    """Response message for `CatalogService.SetArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTWORK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def artwork(self) -> _resources_pb2.Artwork:
+        """Where the pictures are."""
+
+    def __init__(
+        self,
+        *,
+        artwork: _resources_pb2.Artwork | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetArtworkResponse: _TypeAlias = SetArtworkResponse  # noqa: Y015
+
+@_typing.final
+class ClearArtworkRequest(_message.Message):
+    """Request message for `CatalogService.ClearArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `titles/{title}` or `series/{series}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearArtworkRequest: _TypeAlias = ClearArtworkRequest  # noqa: Y015
+
+@_typing.final
+class ClearArtworkResponse(_message.Message):
+    """Response message for `CatalogService.ClearArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearArtworkResponse: _TypeAlias = ClearArtworkResponse  # noqa: Y015
+
+@_typing.final
+class GetArtworkRequest(_message.Message):
+    """Request message for `CatalogService.GetArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The address without `/v1/`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArtworkRequest: _TypeAlias = GetArtworkRequest  # noqa: Y015
 
 @_typing.final
 class BeginMediaRequest(_message.Message):

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from kino.catalog.v1 import catalog_pb2 as kino_dot_catalog_dot_v1_dot_catalog__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -74,6 +75,21 @@ class CatalogServiceStub:
                 '/kino.catalog.v1.CatalogService/CheckAvailability',
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityRequest.SerializeToString,
                 response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityResponse.FromString,
+                _registered_method=True)
+        self.SetArtwork = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/SetArtwork',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.SetArtworkRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.SetArtworkResponse.FromString,
+                _registered_method=True)
+        self.ClearArtwork = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/ClearArtwork',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.ClearArtworkRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.ClearArtworkResponse.FromString,
+                _registered_method=True)
+        self.GetArtwork = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/GetArtwork',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.GetArtworkRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.BeginMedia = channel.unary_unary(
                 '/kino.catalog.v1.CatalogService/BeginMedia',
@@ -175,6 +191,31 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetArtwork(self, request, context):
+        """Sets the picture that stands for a title or a series: an uploaded one (JPEG, PNG or WebP, at most 6 MiB) or a frame of a
+        title. It is decoded in a sandbox and encoded anew. Fails with `PICTURE_UNREADABLE`, or `FRAME_NOT_READY` where the moment is
+        not encoded yet. The picture it had before is gone from its address within minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearArtwork(self, request, context):
+        """Takes the picture of a title or a series away. Taking away none changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetArtwork(self, request, context):
+        """Gets a picture by an address out of `Artwork`. Who has the address may see it: an `img` element sends no token.
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BeginMedia(self, request, context):
         """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
         adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
@@ -269,6 +310,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.CheckAvailability,
                     request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityRequest.FromString,
                     response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityResponse.SerializeToString,
+            ),
+            'SetArtwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetArtwork,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.SetArtworkRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.SetArtworkResponse.SerializeToString,
+            ),
+            'ClearArtwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearArtwork,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.ClearArtworkRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.ClearArtworkResponse.SerializeToString,
+            ),
+            'GetArtwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArtwork,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.GetArtworkRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'BeginMedia': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginMedia,
@@ -523,6 +579,87 @@ class CatalogService:
             '/kino.catalog.v1.CatalogService/CheckAvailability',
             kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityRequest.SerializeToString,
             kino_dot_catalog_dot_v1_dot_catalog__pb2.CheckAvailabilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetArtwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/SetArtwork',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.SetArtworkRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.SetArtworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearArtwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/ClearArtwork',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.ClearArtworkRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.ClearArtworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArtwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/GetArtwork',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.GetArtworkRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

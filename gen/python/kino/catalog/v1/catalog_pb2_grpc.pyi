@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from kino.catalog.v1 import catalog_pb2 as _catalog_pb2
 import abc as _abc_1
@@ -36,6 +37,18 @@ class CatalogServiceStub:
     """Decides whether a title may be watched in a region now, by its rights. What else is needed (a plan, a stream that is
     free) is
     playback's to ask.
+    """
+    SetArtwork: _aio.UnaryUnaryMultiCallable[_catalog_pb2.SetArtworkRequest, _catalog_pb2.SetArtworkResponse]
+    """Sets the picture that stands for a title or a series: an uploaded one (JPEG, PNG or WebP, at most 6 MiB) or a frame of a
+    title. It is decoded in a sandbox and encoded anew. Fails with `PICTURE_UNREADABLE`, or `FRAME_NOT_READY` where the moment is
+    not encoded yet. The picture it had before is gone from its address within minutes.
+    """
+    ClearArtwork: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ClearArtworkRequest, _catalog_pb2.ClearArtworkResponse]
+    """Takes the picture of a title or a series away. Taking away none changes nothing."""
+    GetArtwork: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetArtworkRequest, _httpbody_pb2.HttpBody]
+    """Gets a picture by an address out of `Artwork`. Who has the address may see it: an `img` element sends no token.
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     BeginMedia: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BeginMediaRequest, _catalog_pb2.BeginMediaResponse]
     """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
@@ -127,6 +140,36 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Decides whether a title may be watched in a region now, by its rights. What else is needed (a plan, a stream that is
         free) is
         playback's to ask.
+        """
+
+    @_abc_1.abstractmethod
+    def SetArtwork(
+        self,
+        request: _catalog_pb2.SetArtworkRequest,
+        context: _aio.ServicerContext[_catalog_pb2.SetArtworkRequest, _abc.Awaitable[_catalog_pb2.SetArtworkResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.SetArtworkResponse]:
+        """Sets the picture that stands for a title or a series: an uploaded one (JPEG, PNG or WebP, at most 6 MiB) or a frame of a
+        title. It is decoded in a sandbox and encoded anew. Fails with `PICTURE_UNREADABLE`, or `FRAME_NOT_READY` where the moment is
+        not encoded yet. The picture it had before is gone from its address within minutes.
+        """
+
+    @_abc_1.abstractmethod
+    def ClearArtwork(
+        self,
+        request: _catalog_pb2.ClearArtworkRequest,
+        context: _aio.ServicerContext[_catalog_pb2.ClearArtworkRequest, _abc.Awaitable[_catalog_pb2.ClearArtworkResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.ClearArtworkResponse]:
+        """Takes the picture of a title or a series away. Taking away none changes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetArtwork(
+        self,
+        request: _catalog_pb2.GetArtworkRequest,
+        context: _aio.ServicerContext[_catalog_pb2.GetArtworkRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
+    ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
+        """Gets a picture by an address out of `Artwork`. Who has the address may see it: an `img` element sends no token.
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 
     @_abc_1.abstractmethod

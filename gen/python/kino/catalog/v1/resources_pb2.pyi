@@ -84,6 +84,7 @@ class Title(_message.Message):
     RIGHTS_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     PLACE_FIELD_NUMBER: _builtins.int
+    ARTWORK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `titles/{title}`."""
     display_name: _builtins.str
@@ -144,6 +145,10 @@ class Title(_message.Message):
     def place(self) -> Global___EpisodePlace:
         """Output only. Its place in a series; not set for a film of its own."""
 
+    @_builtins.property
+    def artwork(self) -> Global___Artwork:
+        """Output only. The pictures that stand for it; not set where none were given."""
+
     def __init__(
         self,
         *,
@@ -167,14 +172,43 @@ class Title(_message.Message):
         rights: _abc.Iterable[Global___RightsWindow] | None = ...,
         availability: Global___Availability | None = ...,
         place: Global___EpisodePlace | None = ...,
+        artwork: Global___Artwork | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "place", b"place", "playable_time", b"playable_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "place", b"place", "playable_time", b"playable_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "place", b"place", "playable_time", b"playable_time", "release_year", b"release_year", "rights", b"rights", "state", b"state", "unpublished", b"unpublished", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "place", b"place", "playable_time", b"playable_time", "release_year", b"release_year", "rights", b"rights", "state", b"state", "unpublished", b"unpublished", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Title: _TypeAlias = Title  # noqa: Y015
+
+@_typing.final
+class Artwork(_message.Message):
+    """The pictures that stand for a title or a series, one in two sizes, as JPEG at addresses of the gateway. Their content never
+    changes: another picture has other addresses, which nobody can guess.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LARGE_PATH_FIELD_NUMBER: _builtins.int
+    SMALL_PATH_FIELD_NUMBER: _builtins.int
+    large_path: _builtins.str
+    """Output only. At most 1280 pixels wide and 1920 high, for example `/v1/artwork/…/large.jpg`."""
+    small_path: _builtins.str
+    """Output only. At most 480 pixels wide and 720 high."""
+    def __init__(
+        self,
+        *,
+        large_path: _builtins.str = ...,
+        small_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["large_path", b"large_path", "small_path", b"small_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Artwork: _TypeAlias = Artwork  # noqa: Y015
 
 @_typing.final
 class RightsWindow(_message.Message):
@@ -324,6 +358,7 @@ class Series(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ARTWORK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `series/{series}`."""
     display_name: _builtins.str
@@ -348,6 +383,10 @@ class Series(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
 
+    @_builtins.property
+    def artwork(self) -> Global___Artwork:
+        """Output only. The pictures that stand for it; not set where none were given."""
+
     def __init__(
         self,
         *,
@@ -360,10 +399,11 @@ class Series(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        artwork: Global___Artwork | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "genres", b"genres", "name", b"name", "owner", b"owner", "release_year", b"release_year", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "genres", b"genres", "name", b"name", "owner", b"owner", "release_year", b"release_year", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

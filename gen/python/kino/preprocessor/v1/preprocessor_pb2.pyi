@@ -247,3 +247,87 @@ class RankHighlightsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankHighlightsResponse: _TypeAlias = RankHighlightsResponse  # noqa: Y015
+
+@_typing.final
+class MakeArtworkRequest(_message.Message):
+    """Request message for `PreprocessorService.MakeArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Frame(_message.Message):
+        """A frame of a published segment."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INIT_OBJECT_KEY_FIELD_NUMBER: _builtins.int
+        SEGMENT_OBJECT_KEY_FIELD_NUMBER: _builtins.int
+        FRAME_TICKS_FIELD_NUMBER: _builtins.int
+        init_object_key: _builtins.str
+        """Required. Key of the rendition's init segment."""
+        segment_object_key: _builtins.str
+        """Required. Key of the segment."""
+        frame_ticks: _builtins.int
+        """Required. Presentation time of the frame in ticks of the segment."""
+        def __init__(
+            self,
+            *,
+            init_object_key: _builtins.str = ...,
+            segment_object_key: _builtins.str = ...,
+            frame_ticks: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_ticks", b"frame_ticks", "init_object_key", b"init_object_key", "segment_object_key", b"segment_object_key"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PICTURE_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    picture: _builtins.bytes
+    """An uploaded picture."""
+    @_builtins.property
+    def frame(self) -> Global___MakeArtworkRequest.Frame:
+        """A frame."""
+
+    def __init__(
+        self,
+        *,
+        picture: _builtins.bytes = ...,
+        frame: Global___MakeArtworkRequest.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "from", b"from", "picture", b"picture"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "from", b"from", "picture", b"picture"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["picture", "frame"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+
+Global___MakeArtworkRequest: _TypeAlias = MakeArtworkRequest  # noqa: Y015
+
+@_typing.final
+class MakeArtworkResponse(_message.Message):
+    """Response message for `PreprocessorService.MakeArtwork`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LARGE_FIELD_NUMBER: _builtins.int
+    SMALL_FIELD_NUMBER: _builtins.int
+    large: _builtins.bytes
+    """JPEG, at most 1280 pixels wide and 1920 high."""
+    small: _builtins.bytes
+    """JPEG, at most 480 pixels wide and 720 high."""
+    def __init__(
+        self,
+        *,
+        large: _builtins.bytes = ...,
+        small: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["large", b"large", "small", b"small"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeArtworkResponse: _TypeAlias = MakeArtworkResponse  # noqa: Y015

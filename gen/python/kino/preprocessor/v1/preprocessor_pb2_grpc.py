@@ -51,6 +51,11 @@ class PreprocessorServiceStub:
                 request_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderRequest.SerializeToString,
                 response_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderResponse.FromString,
                 _registered_method=True)
+        self.MakeArtwork = channel.unary_unary(
+                '/kino.preprocessor.v1.PreprocessorService/MakeArtwork',
+                request_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.MakeArtworkRequest.SerializeToString,
+                response_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.MakeArtworkResponse.FromString,
+                _registered_method=True)
         self.RankHighlights = channel.unary_unary(
                 '/kino.preprocessor.v1.PreprocessorService/RankHighlights',
                 request_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.RankHighlightsRequest.SerializeToString,
@@ -86,6 +91,15 @@ class PreprocessorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MakeArtwork(self, request, context):
+        """Makes the pictures that stand for a title or series out of an uploaded one (JPEG, PNG or WebP) or of a frame of a published
+        segment. Whatever came in is decoded in a sandboxed child and encoded anew, so nothing else of it goes on. Fails with
+        `PICTURE_UNREADABLE` when it is none of these or is damaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RankHighlights(self, request, context):
         """Finds the best passages from measured features: the sum of the standard scores of motion, shot changes and loudness.
         A pure function of its request.
@@ -111,6 +125,11 @@ def add_PreprocessorServiceServicer_to_server(servicer, server):
                     servicer.PlanLadder,
                     request_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderRequest.FromString,
                     response_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderResponse.SerializeToString,
+            ),
+            'MakeArtwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeArtwork,
+                    request_deserializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.MakeArtworkRequest.FromString,
+                    response_serializer=kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.MakeArtworkResponse.SerializeToString,
             ),
             'RankHighlights': grpc.unary_unary_rpc_method_handler(
                     servicer.RankHighlights,
@@ -201,6 +220,33 @@ class PreprocessorService:
             '/kino.preprocessor.v1.PreprocessorService/PlanLadder',
             kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderRequest.SerializeToString,
             kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.PlanLadderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeArtwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.preprocessor.v1.PreprocessorService/MakeArtwork',
+            kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.MakeArtworkRequest.SerializeToString,
+            kino_dot_preprocessor_dot_v1_dot_preprocessor__pb2.MakeArtworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,11 @@ class PreprocessorServiceStub:
     """Splits a source into analysis windows of about a minute."""
     PlanLadder: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.PlanLadderRequest, _preprocessor_pb2.PlanLadderResponse]
     """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate."""
+    MakeArtwork: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.MakeArtworkRequest, _preprocessor_pb2.MakeArtworkResponse]
+    """Makes the pictures that stand for a title or series out of an uploaded one (JPEG, PNG or WebP) or of a frame of a published
+    segment. Whatever came in is decoded in a sandboxed child and encoded anew, so nothing else of it goes on. Fails with
+    `PICTURE_UNREADABLE` when it is none of these or is damaged.
+    """
     RankHighlights: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.RankHighlightsRequest, _preprocessor_pb2.RankHighlightsResponse]
     """Finds the best passages from measured features: the sum of the standard scores of motion, shot changes and loudness.
     A pure function of its request.
@@ -63,6 +68,17 @@ class PreprocessorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_preprocessor_pb2.PlanLadderRequest, _abc.Awaitable[_preprocessor_pb2.PlanLadderResponse]],
     ) -> _abc.Awaitable[_preprocessor_pb2.PlanLadderResponse]:
         """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate."""
+
+    @_abc_1.abstractmethod
+    def MakeArtwork(
+        self,
+        request: _preprocessor_pb2.MakeArtworkRequest,
+        context: _aio.ServicerContext[_preprocessor_pb2.MakeArtworkRequest, _abc.Awaitable[_preprocessor_pb2.MakeArtworkResponse]],
+    ) -> _abc.Awaitable[_preprocessor_pb2.MakeArtworkResponse]:
+        """Makes the pictures that stand for a title or series out of an uploaded one (JPEG, PNG or WebP) or of a frame of a published
+        segment. Whatever came in is decoded in a sandboxed child and encoded anew, so nothing else of it goes on. Fails with
+        `PICTURE_UNREADABLE` when it is none of these or is damaged.
+        """
 
     @_abc_1.abstractmethod
     def RankHighlights(

@@ -4,10 +4,11 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Availability, Media, Title, Title_State } from "./resources_pb.js";
-import type { FieldMask } from "@bufbuild/protobuf/wkt";
+import type { Artwork, Availability, Media, Title, Title_State } from "./resources_pb.js";
+import type { Duration, FieldMask } from "@bufbuild/protobuf/wkt";
 import type { Extras, Highlight, Rendition, Segment, Timeline } from "../../media/v1/media_pb.js";
 import type { Status } from "../../../google/rpc/status_pb.js";
+import type { HttpBodySchema } from "../../../google/api/httpbody_pb.js";
 
 /**
  * Describes the file kino/catalog/v1/catalog.proto.
@@ -369,6 +370,150 @@ export declare type CheckAvailabilityResponse = Message<"kino.catalog.v1.CheckAv
  * Use `create(CheckAvailabilityResponseSchema)` to create a new message.
  */
 export declare const CheckAvailabilityResponseSchema: GenMessage<CheckAvailabilityResponse>;
+
+/**
+ * Request message for `CatalogService.SetArtwork`.
+ *
+ * @generated from message kino.catalog.v1.SetArtworkRequest
+ */
+export declare type SetArtworkRequest = Message<"kino.catalog.v1.SetArtworkRequest"> & {
+  /**
+   * Required. Format: `titles/{title}` or `series/{series}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Required. What to make it of.
+   *
+   * @generated from oneof kino.catalog.v1.SetArtworkRequest.from
+   */
+  from: {
+    /**
+     * An uploaded picture.
+     *
+     * @generated from field: bytes picture = 2;
+     */
+    value: Uint8Array;
+    case: "picture";
+  } | {
+    /**
+     * A frame.
+     *
+     * @generated from field: kino.catalog.v1.SetArtworkRequest.Frame frame = 3;
+     */
+    value: SetArtworkRequest_Frame;
+    case: "frame";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message kino.catalog.v1.SetArtworkRequest.
+ * Use `create(SetArtworkRequestSchema)` to create a new message.
+ */
+export declare const SetArtworkRequestSchema: GenMessage<SetArtworkRequest>;
+
+/**
+ * A frame of a title.
+ *
+ * @generated from message kino.catalog.v1.SetArtworkRequest.Frame
+ */
+export declare type SetArtworkRequest_Frame = Message<"kino.catalog.v1.SetArtworkRequest.Frame"> & {
+  /**
+   * Required. The title, for a series one of its episodes. Format: `titles/{title}`.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Required. The moment; the frame on show then is taken.
+   *
+   * @generated from field: google.protobuf.Duration offset = 2;
+   */
+  offset?: Duration | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.SetArtworkRequest.Frame.
+ * Use `create(SetArtworkRequest_FrameSchema)` to create a new message.
+ */
+export declare const SetArtworkRequest_FrameSchema: GenMessage<SetArtworkRequest_Frame>;
+
+/**
+ * Response message for `CatalogService.SetArtwork`.
+ *
+ * @generated from message kino.catalog.v1.SetArtworkResponse
+ */
+export declare type SetArtworkResponse = Message<"kino.catalog.v1.SetArtworkResponse"> & {
+  /**
+   * Where the pictures are.
+   *
+   * @generated from field: kino.catalog.v1.Artwork artwork = 1;
+   */
+  artwork?: Artwork | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.SetArtworkResponse.
+ * Use `create(SetArtworkResponseSchema)` to create a new message.
+ */
+export declare const SetArtworkResponseSchema: GenMessage<SetArtworkResponse>;
+
+/**
+ * Request message for `CatalogService.ClearArtwork`.
+ *
+ * @generated from message kino.catalog.v1.ClearArtworkRequest
+ */
+export declare type ClearArtworkRequest = Message<"kino.catalog.v1.ClearArtworkRequest"> & {
+  /**
+   * Required. Format: `titles/{title}` or `series/{series}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.ClearArtworkRequest.
+ * Use `create(ClearArtworkRequestSchema)` to create a new message.
+ */
+export declare const ClearArtworkRequestSchema: GenMessage<ClearArtworkRequest>;
+
+/**
+ * Response message for `CatalogService.ClearArtwork`.
+ *
+ * @generated from message kino.catalog.v1.ClearArtworkResponse
+ */
+export declare type ClearArtworkResponse = Message<"kino.catalog.v1.ClearArtworkResponse"> & {
+};
+
+/**
+ * Describes the message kino.catalog.v1.ClearArtworkResponse.
+ * Use `create(ClearArtworkResponseSchema)` to create a new message.
+ */
+export declare const ClearArtworkResponseSchema: GenMessage<ClearArtworkResponse>;
+
+/**
+ * Request message for `CatalogService.GetArtwork`.
+ *
+ * @generated from message kino.catalog.v1.GetArtworkRequest
+ */
+export declare type GetArtworkRequest = Message<"kino.catalog.v1.GetArtworkRequest"> & {
+  /**
+   * Required. The address without `/v1/`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.GetArtworkRequest.
+ * Use `create(GetArtworkRequestSchema)` to create a new message.
+ */
+export declare const GetArtworkRequestSchema: GenMessage<GetArtworkRequest>;
 
 /**
  * Request message for `CatalogService.BeginMedia`.
@@ -896,6 +1041,40 @@ export declare const CatalogService: GenService<{
     methodKind: "unary";
     input: typeof CheckAvailabilityRequestSchema;
     output: typeof CheckAvailabilityResponseSchema;
+  },
+  /**
+   * Sets the picture that stands for a title or a series: an uploaded one (JPEG, PNG or WebP, at most 6 MiB) or a frame of a
+   * title. It is decoded in a sandbox and encoded anew. Fails with `PICTURE_UNREADABLE`, or `FRAME_NOT_READY` where the moment is
+   * not encoded yet. The picture it had before is gone from its address within minutes.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.SetArtwork
+   */
+  setArtwork: {
+    methodKind: "unary";
+    input: typeof SetArtworkRequestSchema;
+    output: typeof SetArtworkResponseSchema;
+  },
+  /**
+   * Takes the picture of a title or a series away. Taking away none changes nothing.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.ClearArtwork
+   */
+  clearArtwork: {
+    methodKind: "unary";
+    input: typeof ClearArtworkRequestSchema;
+    output: typeof ClearArtworkResponseSchema;
+  },
+  /**
+   * Gets a picture by an address out of `Artwork`. Who has the address may see it: an `img` element sends no token.
+   * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+   * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.GetArtwork
+   */
+  getArtwork: {
+    methodKind: "unary";
+    input: typeof GetArtworkRequestSchema;
+    output: typeof HttpBodySchema;
   },
   /**
    * Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it

@@ -158,6 +158,13 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
    * @generated from field: kino.catalog.v1.EpisodePlace place = 20;
    */
   place?: EpisodePlace | undefined;
+
+  /**
+   * Output only. The pictures that stand for it; not set where none were given.
+   *
+   * @generated from field: kino.catalog.v1.Artwork artwork = 21;
+   */
+  artwork?: Artwork | undefined;
 };
 
 /**
@@ -219,6 +226,34 @@ export enum Title_State {
  * Describes the enum kino.catalog.v1.Title.State.
  */
 export declare const Title_StateSchema: GenEnum<Title_State>;
+
+/**
+ * The pictures that stand for a title or a series, one in two sizes, as JPEG at addresses of the gateway. Their content never
+ * changes: another picture has other addresses, which nobody can guess.
+ *
+ * @generated from message kino.catalog.v1.Artwork
+ */
+export declare type Artwork = Message<"kino.catalog.v1.Artwork"> & {
+  /**
+   * Output only. At most 1280 pixels wide and 1920 high, for example `/v1/artwork/…/large.jpg`.
+   *
+   * @generated from field: string large_path = 1;
+   */
+  largePath: string;
+
+  /**
+   * Output only. At most 480 pixels wide and 720 high.
+   *
+   * @generated from field: string small_path = 2;
+   */
+  smallPath: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.Artwork.
+ * Use `create(ArtworkSchema)` to create a new message.
+ */
+export declare const ArtworkSchema: GenMessage<Artwork>;
 
 /**
  * A time and the regions in which a title may be watched. A title with several may be watched where any one holds.
@@ -444,6 +479,13 @@ export declare type Series = Message<"kino.catalog.v1.Series"> & {
    * @generated from field: string etag = 9;
    */
   etag: string;
+
+  /**
+   * Output only. The pictures that stand for it; not set where none were given.
+   *
+   * @generated from field: kino.catalog.v1.Artwork artwork = 10;
+   */
+  artwork?: Artwork | undefined;
 };
 
 /**

@@ -214,6 +214,103 @@ export declare type RankHighlightsResponse = Message<"kino.preprocessor.v1.RankH
 export declare const RankHighlightsResponseSchema: GenMessage<RankHighlightsResponse>;
 
 /**
+ * Request message for `PreprocessorService.MakeArtwork`.
+ *
+ * @generated from message kino.preprocessor.v1.MakeArtworkRequest
+ */
+export declare type MakeArtworkRequest = Message<"kino.preprocessor.v1.MakeArtworkRequest"> & {
+  /**
+   * Required. What to make them of.
+   *
+   * @generated from oneof kino.preprocessor.v1.MakeArtworkRequest.from
+   */
+  from: {
+    /**
+     * An uploaded picture.
+     *
+     * @generated from field: bytes picture = 1;
+     */
+    value: Uint8Array;
+    case: "picture";
+  } | {
+    /**
+     * A frame.
+     *
+     * @generated from field: kino.preprocessor.v1.MakeArtworkRequest.Frame frame = 2;
+     */
+    value: MakeArtworkRequest_Frame;
+    case: "frame";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.MakeArtworkRequest.
+ * Use `create(MakeArtworkRequestSchema)` to create a new message.
+ */
+export declare const MakeArtworkRequestSchema: GenMessage<MakeArtworkRequest>;
+
+/**
+ * A frame of a published segment.
+ *
+ * @generated from message kino.preprocessor.v1.MakeArtworkRequest.Frame
+ */
+export declare type MakeArtworkRequest_Frame = Message<"kino.preprocessor.v1.MakeArtworkRequest.Frame"> & {
+  /**
+   * Required. Key of the rendition's init segment.
+   *
+   * @generated from field: string init_object_key = 1;
+   */
+  initObjectKey: string;
+
+  /**
+   * Required. Key of the segment.
+   *
+   * @generated from field: string segment_object_key = 2;
+   */
+  segmentObjectKey: string;
+
+  /**
+   * Required. Presentation time of the frame in ticks of the segment.
+   *
+   * @generated from field: int64 frame_ticks = 3;
+   */
+  frameTicks: bigint;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.MakeArtworkRequest.Frame.
+ * Use `create(MakeArtworkRequest_FrameSchema)` to create a new message.
+ */
+export declare const MakeArtworkRequest_FrameSchema: GenMessage<MakeArtworkRequest_Frame>;
+
+/**
+ * Response message for `PreprocessorService.MakeArtwork`.
+ *
+ * @generated from message kino.preprocessor.v1.MakeArtworkResponse
+ */
+export declare type MakeArtworkResponse = Message<"kino.preprocessor.v1.MakeArtworkResponse"> & {
+  /**
+   * JPEG, at most 1280 pixels wide and 1920 high.
+   *
+   * @generated from field: bytes large = 1;
+   */
+  large: Uint8Array;
+
+  /**
+   * JPEG, at most 480 pixels wide and 720 high.
+   *
+   * @generated from field: bytes small = 2;
+   */
+  small: Uint8Array;
+};
+
+/**
+ * Describes the message kino.preprocessor.v1.MakeArtworkResponse.
+ * Use `create(MakeArtworkResponseSchema)` to create a new message.
+ */
+export declare const MakeArtworkResponseSchema: GenMessage<MakeArtworkResponse>;
+
+/**
  * Looks at sources before they are encoded. The heavy work (`ProbeTask`, `AnalyzeTask`) is pulled by its workers from
  * `SchedulerService.Work`; these RPCs answer at once. Sources are opened only in a sandboxed child process.
  *
@@ -251,6 +348,18 @@ export declare const PreprocessorService: GenService<{
     methodKind: "unary";
     input: typeof PlanLadderRequestSchema;
     output: typeof PlanLadderResponseSchema;
+  },
+  /**
+   * Makes the pictures that stand for a title or series out of an uploaded one (JPEG, PNG or WebP) or of a frame of a published
+   * segment. Whatever came in is decoded in a sandboxed child and encoded anew, so nothing else of it goes on. Fails with
+   * `PICTURE_UNREADABLE` when it is none of these or is damaged.
+   *
+   * @generated from rpc kino.preprocessor.v1.PreprocessorService.MakeArtwork
+   */
+  makeArtwork: {
+    methodKind: "unary";
+    input: typeof MakeArtworkRequestSchema;
+    output: typeof MakeArtworkResponseSchema;
   },
   /**
    * Finds the best passages from measured features: the sum of the standard scores of motion, shot changes and loudness.
