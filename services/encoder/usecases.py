@@ -21,7 +21,6 @@ from services.encoder.model import (
 )
 from services.media.errors import PackagingMismatch
 from services.media.pictures import PictureFormat
-from services.media.sources import source_file
 from services.runtime.errors import AlreadyExists
 from services.runtime.objects import ObjectStore
 
@@ -105,7 +104,7 @@ class Encoder:
         report: Report,
     ) -> tuple[list[StoredRendition], str]:
         """Encodes one chunk in all rungs and stores the segments; also the command, quoted for a shell."""
-        async with source_file(self._objects, source_key) as source:
+        async with self._objects.file(source_key) as source:
             made, command = await self._engine.video(
                 source, chunk, clock, codec, rungs, picture=picture, report=report
             )
@@ -132,7 +131,7 @@ class Encoder:
                 stored.extend(kept.segments)
                 ready(kept)
 
-        async with source_file(self._objects, source_key) as source, asyncio.TaskGroup() as group:
+        async with self._objects.file(source_key) as source, asyncio.TaskGroup() as group:
             group.create_task(keep())
             whole, command = await self._engine.audio(
                 source, rung, clock, span, ready=finished.put_nowait, report=report

@@ -10,7 +10,6 @@ import grpc.aio
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceServicer
 from services.media.messages import timeline_of
-from services.media.sources import source_file
 from services.preprocessor import artwork, wire
 from services.preprocessor.highlights import rank_highlights
 from services.preprocessor.ladder import plan_ladder
@@ -32,7 +31,7 @@ class PreprocessorServicer(PreprocessorServiceServicer):
         self, request: api.InspectSourceRequest, context: Context
     ) -> api.InspectSourceResponse:
         """See the contract."""
-        async with source_file(self._objects, request.source.object_key) as path:
+        async with self._objects.file(request.source.object_key) as path:
             report = await inspect(path)
         return api.InspectSourceResponse(report=wire.report_message(report))
 

@@ -11,7 +11,6 @@ from kino.scheduler.v1 import resources_pb2 as scheduler
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
 from services.media.messages import timeline_of
-from services.media.sources import source_file
 from services.media.work import Handler, Reporter
 from services.preprocessor import wire
 from services.preprocessor.analyze import analyze
@@ -35,7 +34,7 @@ class LookTasks:
 
     async def probe(self, task: scheduler.Task, reporter: Reporter) -> preprocessor.ProbeResult:
         """What a source is, and all its frames."""
-        async with source_file(self._objects, task.probe.source.object_key) as path:
+        async with self._objects.file(task.probe.source.object_key) as path:
             found = await probe(path)
         return preprocessor.ProbeResult(
             report=wire.report_message(found.report), timeline=wire.timeline_message(found.timeline)
@@ -49,7 +48,7 @@ class LookTasks:
         if window.start_frame < 0 or window.end_frame > timeline.frame_count:
             raise InvalidArgument("frame_count", "reaches beyond the source")
         report = wire.report_of(spec.report)
-        async with source_file(self._objects, spec.source.object_key) as path:
+        async with self._objects.file(spec.source.object_key) as path:
             seen = await analyze(path, report, timeline, window, report_share=reporter.progress)
         chunks = plan_chunks(timeline, window, seen.shot_change_frames, spec.first_chunk_number)
         return preprocessor.AnalyzeResult(
@@ -62,7 +61,7 @@ class LookTasks:
         """Text tracks, chapters and small pictures, the files stored under keys of this attempt."""
         spec = task.extract
         report = wire.report_of(spec.report)
-        async with source_file(self._objects, spec.source.object_key) as path:
+        async with self._objects.file(spec.source.object_key) as path:
             found = await extract(path, report, reporter.progress)
         prefix = f"{spec.output_prefix}/extras"
         sheets = [

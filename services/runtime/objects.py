@@ -9,7 +9,7 @@ import errno
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -184,10 +184,10 @@ class ObjectStore(Protocol):
     def list(self, prefix: str = "") -> AsyncIterator[ObjectEntry]:
         """The objects whose key begins with `prefix`, sorted by key (code points)."""
 
-    async def local_path(self, key: str) -> Path | None:
-        """A file with the object's content, for reading while the object exists; None in a remote store.
+    def file(self, key: str) -> AbstractAsyncContextManager[Path]:
+        """A file with the object's content, to be read while the context is open.
 
-        Raises `ObjectNotFound`.
+        A remote store keeps copies on disk, within a budget. Raises `ObjectNotFound`.
         """
 
 

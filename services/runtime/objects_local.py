@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -120,8 +120,13 @@ class LocalObjects:
         for entry in await self._run(self._list, prefix):
             yield entry
 
-    async def local_path(self, key: str) -> Path | None:
-        """See `ObjectStore.local_path`."""
+    @asynccontextmanager
+    async def file(self, key: str) -> AsyncIterator[Path]:
+        """See `ObjectStore.file`: the object's own."""
+        yield await self.local_path(key)
+
+    async def local_path(self, key: str) -> Path:
+        """The object's own file. Raises `ObjectNotFound`."""
         return await self._run(self._file, check_key(key))
 
     async def _run(self, fn: Callable[..., T], *args: Any) -> T:

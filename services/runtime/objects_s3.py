@@ -4,7 +4,8 @@ Layout: the object `a/b` is the S3 object `a/b`, with its SHA-256 and its time o
 
 *Write-once.* A write carries `If-None-Match: *`, so that of two writers the first wins. Whether the service
 keeps that is tried before the first write; where it doesn't, a write looks first and then writes, and of two
-at the same moment the later wins (the log and `kino doctor` say so).
+at the same moment the later wins (the log and `kino doctor` say so). A large object is written in parts, by
+the one writer who holds its claim, a small object written in the same way.
 
 *Checksums.* The service verifies each body it takes by the SHA-256 in the request's signature. Whole reads,
 in one piece or as a stream, are compared with the object's SHA-256 before their last byte is handed out. Of a
@@ -25,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -36,6 +37,7 @@ from urllib.parse import urlsplit
 from services.runtime import s3_objects as blocking
 from services.runtime.call import remaining_s
 from services.runtime.errors import KinoError
+from services.runtime.file_cache import FileCache
 from services.runtime.logs import logger
 from services.runtime.objects import (
     PATIENCE_S,
@@ -77,22 +79,25 @@ class S3Objects:
         self,
         bucket: Bucket,
         *,
-        scratch: Path | None = None,
+        scratch: Path,
+        copies_bytes: int = 64 << 30,
         whole_bytes: int = _WHOLE_BYTES,
         part_bytes: int = _PART_BYTES,
         page_keys: int = 1_000,
     ) -> None:
-        """Connects to nothing yet. `scratch` holds what writers write; default: the system's folder.
+        """Connects to nothing yet. S3 takes parts of 5 MiB and more.
 
-        S3 takes parts of 5 MiB and more.
+        `scratch` is a folder of this machine for what writers write and for copies of whole objects, of
+        which it keeps `copies_bytes`; processes may share it.
         """
         self._bucket = bucket
         self._scratch = scratch
+        self._files = FileCache(scratch / "copies", copies_bytes)
         self._whole_bytes, self._part_bytes, self._page_keys = whole_bytes, part_bytes, page_keys
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
         self._streams = asyncio.Semaphore(_STREAMS)
         self._opening, self._trying = asyncio.Lock(), asyncio.Lock()
-        self._conditions: blocking.Conditions | None = None
+        self._conditions: bool | None = None
         self._cleanups: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -188,27 +193,29 @@ class S3Objects:
         for entry in sorted(found, key=lambda entry: entry.key):
             yield entry
 
-    async def local_path(self, key: str) -> Path | None:
-        """See `ObjectStore.local_path`: there is none."""
-        await self.stat(key)
-        return None
+    @asynccontextmanager
+    async def file(self, key: str) -> AsyncIterator[Path]:
+        """See `ObjectStore.file`: a copy, fetched once for all who want it on this machine."""
+        info = await self.stat(key)
+        async with self._files.file(info.sha256, info.size_bytes, lambda: self.stream(key)) as path:
+            yield path
 
-    async def conditions(self) -> blocking.Conditions:
-        """What the service makes of conditional writes, tried once."""
+    async def has_conditions(self) -> bool:
+        """Whether of two writers at the same moment the first wins; tried once."""
         if self._conditions is not None:
             return self._conditions
         async with self._trying:
             if self._conditions is None:
-                self._conditions = found = await self._do(blocking.find_conditions, self._bucket)
-                if not (found.whole and found.parts):
-                    _log.warning("two writers of one key at once: the later wins", conditions=found)
+                self._conditions = await self._do(blocking.has_conditions, self._bucket)
+                if not self._conditions:
+                    _log.warning("the object store knows no conditional writes: the later writer wins")
             return self._conditions
 
     async def _put_whole(self, key: str, data: bytes, expected: str | None) -> ObjectInfo:
         digest = await self._run(_sha256, data) if len(data) > PIECE_BYTES else _sha256(data)
         if expected not in (None, digest):
             raise ChecksumMismatch(key)
-        once = (await self.conditions()).whole
+        once = await self.has_conditions()
         for _ in range(_ATTEMPTS):
             found = None if once else await self._found(key, digest)
             if found is None:
@@ -223,19 +230,20 @@ class S3Objects:
 
     async def _put_parts(self, key: str, source: blocking.Source, expected: str | None) -> ObjectInfo:
         digest: str = await self._run(source.sha256) if expected is None else expected
-        once = (await self.conditions()).parts
-        for _ in range(_ATTEMPTS):
+        once = await self.has_conditions()
+        claim = await self._do(blocking.claim, self._bucket, key, digest, once)
+        try:
             found = await self._found(key, digest)
             if found is None:
                 info = _info(key, source.size_bytes, digest)
-                if await self._send(info, source, once):
+                if await self._send(info, source):
                     return info
-                found = await self._found(key, digest)
-            if found is not None:
-                if digest == expected and await self._run(source.sha256) != digest:
-                    raise ChecksumMismatch(key)
-                return found
-        raise ObjectStoreUnavailable("the object comes and goes", 1_000)
+                found = await self.stat(key)
+        finally:
+            await self._after(self._do(blocking.drop, self._bucket, claim))
+        if digest == expected and await self._run(source.sha256) != digest:
+            raise ChecksumMismatch(key)
+        return found
 
     async def _found(self, key: str, digest: str) -> ObjectInfo | None:
         """The object when it has this content, None without one. Raises `ObjectExists` for another."""
@@ -247,17 +255,17 @@ class S3Objects:
             raise ObjectExists(key)
         return info
 
-    async def _send(self, info: ObjectInfo, source: blocking.Source, once: bool) -> bool:
-        """A multipart upload, given up unless all of it succeeds; False when there is an object."""
+    async def _send(self, info: ObjectInfo, source: blocking.Source) -> bool:
+        """A multipart upload, given up unless all of it succeeds; False when an earlier attempt did."""
         headers = blocking.metadata(info.sha256, info.create_time)
         upload = await self._do(blocking.begin_parts, self._bucket, info.key, headers)
         done = False
         try:
             tags = await self._send_parts(info, source, upload)
-            done = await self._do(blocking.end_parts, self._bucket, info.key, upload, tags, once)
+            done = await self._do(blocking.end_parts, self._bucket, info.key, upload, tags)
         finally:
             if not done:
-                self._later(self._do(blocking.drop_parts, self._bucket, info.key, upload))
+                await self._after(self._do(blocking.drop_parts, self._bucket, info.key, upload))
         return done
 
     async def _send_parts(self, info: ObjectInfo, source: blocking.Source, upload: str) -> Sequence[str]:
@@ -284,8 +292,8 @@ class S3Objects:
             raise ChecksumMismatch(info.key)
         return [task.result() for task in sending]
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it beside the caller, who may be cancelled; a failure is left to `open`."""
+    async def _after(self, work: Coroutine[Any, Any, None]) -> None:
+        """Tidy up, also when the caller is cancelled; what fails is done by the next `open`."""
 
         async def run() -> None:
             with suppress(KinoError):
@@ -294,6 +302,7 @@ class S3Objects:
         task = asyncio.create_task(run())
         self._cleanups.add(task)
         task.add_done_callback(self._cleanups.discard)
+        await asyncio.shield(task)
 
     async def _do(self, fn: Callable[..., T], *args: Any, key: str = "") -> T:
         """Run `fn` in a thread, again while it says that it may help; `key` is what it reads."""
@@ -347,13 +356,13 @@ def open_s3(settings: Settings) -> S3Objects:
         secret_key=settings.s3_secret_key.get_secret_value(),
         connections=_THREADS + _STREAMS,
     )
-    return S3Objects(bucket, scratch=settings.data_dir / "scratch")
+    return S3Objects(bucket, scratch=settings.data_dir / "scratch", copies_bytes=settings.s3_copies_bytes)
 
 
 class S3Writer:
     """See `ObjectWriter`."""
 
-    def __init__(self, store: S3Objects, key: str, scratch: Path | None) -> None:
+    def __init__(self, store: S3Objects, key: str, scratch: Path) -> None:
         self._store, self._key, self._scratch = store, key, scratch
         self._hash = hashlib.sha256()
         self._file: FileIO | None = None
@@ -388,9 +397,8 @@ class S3Writer:
         return await self._store.store(self._key, self._file, digest)
 
 
-def _scratch_file(folder: Path | None) -> FileIO:
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+def _scratch_file(folder: Path) -> FileIO:
+    folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 

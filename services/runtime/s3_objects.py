@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import FileIO
@@ -32,16 +31,8 @@ _SHA256 = "x-amz-meta-sha256"
 _CREATED = "x-amz-meta-created"
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 #: No object's key: these can't be seen through the port.
-_PROBES = ".kino/"
+_OURS = ".kino/"
 _STALE_AFTER = timedelta(days=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """Whether the service refuses a write of what is there, in one request and at the end of a multipart."""
-
-    whole: bool
-    parts: bool
 
 
 class Body:
@@ -119,23 +110,40 @@ def open_bucket(bucket: Bucket) -> None:
     bucket.call("making the bucket", "PUT", body=body, seen=(409,))
 
 
-def find_conditions(bucket: Bucket) -> Conditions:
-    """Try on an object of our own what the service makes of `If-None-Match: *`."""
-    key = f"{_PROBES}{new_id()}"
+def has_conditions(bucket: Bucket) -> bool:
+    """Try on an object of our own whether the service keeps to `If-None-Match: *`."""
+    key = f"{_OURS}probes/{new_id()}"
     bucket.call("trying conditions", "PUT", key, body=b"first")
+    again = bucket.call(
+        "trying conditions", "PUT", key, body=b"again", headers=_once(True), seen=(400, 412, 501)
+    )
+    bucket.call("trying conditions", "DELETE", key, expected=(200, 204))
+    return again.status == 412
+
+
+def claim(bucket: Bucket, key: str, sha256: str, once: bool) -> str:
+    """Be the one who writes a large object, together with others of the same content; what to `drop` after.
+
+    A condition on the end of a multipart upload is not enough: SeaweedFS looks first and then writes.
+    Raises `Passing` while another is at it. What crashed writers hold ends after a day.
+    """
+    ours, body = f"{_OURS}claims/{key}", sha256.encode()
+    if put_whole(bucket, ours, body, metadata(_sha256(body), datetime.now(UTC)), once):
+        return ours
     try:
-        again = bucket.call(
-            "trying conditions", "PUT", key, body=b"again", headers=_once(True), seen=(400, 412, 501)
-        )
-        upload = begin_parts(bucket, key, {})
-        try:
-            tags = [put_part(bucket, key, upload, 1, b"parts", None)]
-            ended = _end_parts(bucket, key, upload, tags, once=True, seen=(400, 412, 501))
-        finally:
-            drop_parts(bucket, key, upload)
-    finally:
-        bucket.call("trying conditions", "DELETE", key, expected=(200, 204))
-    return Conditions(whole=again.status == 412, parts=ended.status == 412)
+        held = stat(bucket, ours)
+    except ObjectNotFound:
+        raise Passing("another has just written it") from None
+    if held.sha256 == _sha256(body):
+        return ours
+    if datetime.now(UTC) - held.create_time >= _STALE_AFTER:
+        drop(bucket, ours)
+    raise Passing("another writes it")
+
+
+def drop(bucket: Bucket, key: str) -> None:
+    """Remove what `claim` made."""
+    bucket.call("put", "DELETE", key, expected=(200, 204), seen=(404,))
 
 
 def metadata(sha256: str, created: datetime) -> dict[str, str]:
@@ -169,12 +177,23 @@ def put_part(bucket: Bucket, key: str, upload: str, number: int, data: bytes, sh
     return tag
 
 
-def end_parts(bucket: Bucket, key: str, upload: str, tags: Sequence[str], once: bool) -> bool:
-    """Make the object of the parts; False when there is one and `once`, or when the upload is gone.
-
-    It is gone also when an earlier request did this and its answer was lost.
-    """
-    return _end_parts(bucket, key, upload, tags, once=once, seen=(404, 412)).status == 200
+def end_parts(bucket: Bucket, key: str, upload: str, tags: Sequence[str]) -> bool:
+    """Make the object of the parts; False when the upload is gone: an earlier request's answer was lost."""
+    parts = ElementTree.Element("CompleteMultipartUpload")
+    for number, tag in enumerate(tags, 1):
+        part = ElementTree.SubElement(parts, "Part")
+        ElementTree.SubElement(part, "PartNumber").text = str(number)
+        ElementTree.SubElement(part, "ETag").text = tag
+    answer = bucket.call(
+        "put",
+        "POST",
+        key,
+        query={"uploadId": upload},
+        headers={"Content-Type": "application/xml"},
+        body=ElementTree.tostring(parts),
+        seen=(404,),
+    )
+    return answer.status == 200
 
 
 def drop_parts(bucket: Bucket, key: str, upload: str) -> None:
@@ -330,25 +349,6 @@ def _once(once: bool) -> dict[str, str]:
     return {"If-None-Match": "*"} if once else {}
 
 
-def _end_parts(
-    bucket: Bucket, key: str, upload: str, tags: Sequence[str], *, once: bool, seen: tuple[int, ...]
-) -> Answer:
-    parts = ElementTree.Element("CompleteMultipartUpload")
-    for number, tag in enumerate(tags, 1):
-        part = ElementTree.SubElement(parts, "Part")
-        ElementTree.SubElement(part, "PartNumber").text = str(number)
-        ElementTree.SubElement(part, "ETag").text = tag
-    return bucket.call(
-        "put",
-        "POST",
-        key,
-        query={"uploadId": upload},
-        headers={"Content-Type": "application/xml", **_once(once)},
-        body=ElementTree.tostring(parts),
-        seen=seen,
-    )
-
-
 def _body(key: str, answer: Answer, start: int, length: int | None) -> Body | None:
     """Holds the answer against the question. Raises `Passing` when it is another."""
     sent = _length(answer)
@@ -390,6 +390,10 @@ def _length(answer: Answer) -> int:
         return int(answer.headers["Content-Length"])
     except (KeyError, ValueError):
         raise Passing("the answer tells no length") from None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _time(text: str) -> datetime:

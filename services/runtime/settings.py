@@ -114,6 +114,11 @@ class Settings(BaseSettings):
     s3_region: str = Field(default="us-east-1", description="Region that requests are signed for.")
     s3_access_key: str = Field(default="", description="Access key of S3.")
     s3_secret_key: SecretStr = Field(default=SecretStr(""), description="Secret key of S3.")
+    s3_copies_bytes: int = Field(
+        default=64 * GIB,
+        ge=0,
+        description="Disk in `data_dir` for copies of the sources that a worker opens; S3 alone needs them.",
+    )
     search_store: Literal["embedded", "elasticsearch"] = Field(
         default="embedded", description="Where the search index is kept."
     )

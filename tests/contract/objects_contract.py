@@ -243,7 +243,7 @@ class ObjectsContract:
             store.get(key),
             store.stat(key),
             store.delete(key),
-            store.local_path(key),
+            store.file(key).__aenter__(),
         ):
             with pytest.raises(InvalidArgument):
                 await ask
@@ -255,10 +255,13 @@ class ObjectsContract:
         await store.put(key, b"x")
         assert [entry.key async for entry in store.list("k")] == [key]
 
-    async def test_a_local_path_has_the_content(self, store: ObjectStore) -> None:
+    async def test_a_file_has_the_content_while_it_is_open(self, store: ObjectStore) -> None:
         await store.put("a", CONTENT)
-        path = await store.local_path("a")
-        assert path is None or path.read_bytes() == CONTENT
+        async with store.file("a") as first, store.file("a") as second:
+            assert first == second
+            assert first.read_bytes() == CONTENT
+        with pytest.raises(ObjectNotFound):
+            await store.file("b").__aenter__()
 
     async def test_a_read_under_way_survives_a_delete(self, store: ObjectStore) -> None:
         await store.put("a", CONTENT)

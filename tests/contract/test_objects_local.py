@@ -104,7 +104,6 @@ async def test_two_processes_on_one_folder_agree_on_the_first_writer(store: Loca
 async def test_damage_is_found_when_asked_for(store: LocalObjects) -> None:
     await store.put("a", CONTENT)
     path = await store.local_path("a")
-    assert path is not None
     path.chmod(0o600)
     path.write_bytes(CONTENT[:-1] + b"!")
     with pytest.raises(ObjectDamaged):
@@ -114,7 +113,6 @@ async def test_damage_is_found_when_asked_for(store: LocalObjects) -> None:
 async def test_a_file_cut_short_while_it_is_read_is_damage(store: LocalObjects) -> None:
     await store.put("a", CONTENT)
     path = await store.local_path("a")
-    assert path is not None
     path.chmod(0o600)
     stream = aiter(store.stream("a", piece_bytes=1_000))
     await anext(stream)
@@ -139,7 +137,6 @@ async def test_a_moved_file_is_not_copied(store: LocalObjects, tmp_path: Path) -
     inode = source.stat().st_ino
     await store.put("sources/u", source, move=True)
     path = await store.local_path("sources/u")
-    assert path is not None
     assert path.stat().st_ino == inode
 
 
@@ -194,5 +191,4 @@ async def test_other_failures_say_what_failed_but_not_where(store: LocalObjects,
 async def test_objects_are_read_only_files(store: LocalObjects) -> None:
     await store.put("a", CONTENT)
     path = await store.local_path("a")
-    assert path is not None
     assert path.stat().st_mode & 0o777 == 0o444

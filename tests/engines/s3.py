@@ -80,7 +80,8 @@ def seaweedfs(folder: Path) -> S3Server:
     ports[-2] = f"-s3.port={port}"
     argv: list[str | Path] = [
         *(program, "-logtostderr", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data"),
-        *("-s3", f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.iam=false", *ports),
+        *("-s3", f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *("-s3.iam=false", *ports),
         *("-volume.max=100", "-master.volumeSizeLimitMB=256"),
         # Otherwise a start after a crash waits for an election among one, 12 s.
         *("-master.electionTimeout=1s", "-volume.preStopSeconds=0"),

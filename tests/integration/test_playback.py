@@ -335,8 +335,8 @@ async def test_a_damaged_segment_is_never_sent(
     title = await publisher.publish_all()
     token = (await start(stub, title)).lease.token
     key = f"media/{title.removeprefix('titles/')}/one/h264-360/000000-1.m4s"
-    stored = await process.context.objects.local_path(key)
-    assert stored is not None
+    async with process.context.objects.file(key) as stored:  # the store's own
+        pass
     stored.chmod(0o600)
     stored.write_bytes(film.segments("h264-360")[0].data[:-1] + b"!")
     request = pb.ReadSegmentsRequest(lease_token=token, rendition_id="h264-360")
