@@ -40,6 +40,7 @@ from cassandra.query import BatchStatement, BatchType, PreparedStatement, tuple_
 from services.history import cql_migrations
 from services.history.errors import HistoryMisconfigured, HistoryUnavailable
 from services.runtime.call import remaining_s
+from services.runtime.errors import DeadlineExceeded
 from services.runtime.life import Dependency
 from services.runtime.settings import Settings
 
@@ -132,7 +133,9 @@ class Cassandra:
     async def _send(self, statement: Any) -> Rows:
         session, loop = self._connected(), asyncio.get_running_loop()
         left_s = remaining_s()
-        timeout_s = _REQUEST_TIMEOUT_S if left_s is None else min(_REQUEST_TIMEOUT_S, max(left_s, 0.001))
+        if left_s == 0:
+            raise DeadlineExceeded()
+        timeout_s = min(_REQUEST_TIMEOUT_S, left_s or _REQUEST_TIMEOUT_S)
         answer: asyncio.Future[Rows] = loop.create_future()
 
         def answered(result: Rows | Exception | None) -> None:
@@ -166,8 +169,7 @@ class Cassandra:
     def _open(self) -> None:
         cluster = _cluster(self._settings)
         try:
-            session = cluster.connect()
-            _check_datacenter(cluster, self._settings.cassandra_datacenter)
+            session = _connect(cluster, self._settings.cassandra_datacenter)
             cql_migrations.upgrade(session, self._settings.cassandra_keyspace, _replication(self._settings))
             self._session = session
         except Exception as error:
@@ -214,18 +216,23 @@ def _replication(settings: Settings) -> dict[str, str | int]:
     }
 
 
-def _check_datacenter(cluster: Cluster, name: str) -> None:
-    known = sorted({host.datacenter for host in cluster.metadata.all_hosts()})
-    if name not in known:
-        raise HistoryMisconfigured(
-            f"Cassandra has no datacenter {name}: set KINO_CASSANDRA_DATACENTER to one of {', '.join(known)}."
-        )
+def _connect(cluster: Cluster, datacenter: str) -> Session:
+    try:
+        return cluster.connect()
+    except NoHostAvailable:
+        known = sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
+        if known and datacenter not in known:
+            raise HistoryMisconfigured(
+                f"Cassandra has no datacenter {datacenter}: set KINO_CASSANDRA_DATACENTER to one of"
+                f" {', '.join(known)}."
+            ) from None
+        raise
 
 
 def typed(error: Exception) -> Exception:
     """The error in the suite's words; what only a bug can cause stays as it is."""
-    causes: list[Exception] = [error, *(error.errors.values() if isinstance(error, NoHostAvailable) else ())]
-    for cause in causes:
+    tried = error.errors if isinstance(error, NoHostAvailable) and isinstance(error.errors, dict) else {}
+    for cause in [error, *tried.values()]:
         if isinstance(cause, AuthenticationFailed):
             return HistoryMisconfigured(
                 "Cassandra refuses the login: set KINO_CASSANDRA_USERNAME and KINO_CASSANDRA_PASSWORD."
