@@ -103,8 +103,8 @@ test-fast: setup ## Run the tests that need no browser and no real engine, in a 
 run: setup web ## Start the whole suite on one port
 	@.venv/bin/kino up
 
-demo: setup web ## Take a made film through every part of the suite, and check what comes out
-	@.venv/bin/kino demo
+demo: setup web ## Take a made film through every part of the suite; PROFILE=cluster: on real engines, losing nodes
+	@$(if $(filter cluster,$(PROFILE)),$(PY) -m tests.engines.cluster_demo,.venv/bin/kino demo)
 
 bench: setup web ## Run one benchmark: make bench NAME=startup
 	@[ -n "$(NAME)" ] || { echo "which one? make bench NAME=startup" >&2; exit 1; }

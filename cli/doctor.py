@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import email.utils
-import http.client
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any, Literal
 
 from cli.doctor_engines import examine_engines
 from cli.findings import Finding, ok, warning, wrong
-from cli.gateway import SERVICES, GatewayMissing, envoy_program, packaged
+from cli.gateway import SERVICES, GatewayMissing, admin_report, envoy_program, packaged
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
 from services.runtime.settings import GIB, Settings
@@ -45,7 +44,7 @@ async def examine(settings: Settings) -> list[Finding]:
     ]
     if running:
         findings += await asyncio.to_thread(_gateway, str(running["url"]))
-        findings += await asyncio.to_thread(_services, settings.data_dir / "run" / "gateway" / "admin.sock")
+        findings += await asyncio.to_thread(_services, settings.data_dir / "run" / "gateway")
     return findings
 
 
@@ -182,27 +181,12 @@ def _gateway(url: str) -> list[Finding]:
     return findings
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("gateway", timeout=5)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _services(admin: Path) -> list[Finding]:
+def _services(gateway: Path) -> list[Finding]:
     """Each service's health as the gateway sees it, by its own checks."""
-    connection = _UnixConnection(admin)
     try:
-        connection.request("GET", "/clusters?format=json")
-        clusters = json.loads(connection.getresponse().read())["cluster_statuses"]
+        clusters = admin_report(gateway)
     except (OSError, ValueError, KeyError) as error:
         return [wrong("services", f"The gateway's own report can't be read ({error}): start Kino again.")]
-    finally:
-        connection.close()
     hosts = {cluster["name"]: cluster.get("host_statuses", []) for cluster in clusters}
     return [_service(name, hosts.get(name, [])) for name in SERVICES]
 

@@ -7,6 +7,8 @@ written into the gateway's folder.
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import shutil
 import socket
@@ -137,6 +139,31 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("gateway", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def admin_report(folder: Path) -> list[dict[str, Any]]:
+    """What the gateway in `folder` says of each cluster's nodes (`/clusters` of Envoy's admin interface).
+
+    Raises `OSError` or `ValueError` when it does not answer.
+    """
+    connection = _UnixConnection(folder / "admin.sock")
+    try:
+        connection.request("GET", "/clusters?format=json")
+        report: list[dict[str, Any]] = json.loads(connection.getresponse().read())["cluster_statuses"]
+        return report
+    finally:
+        connection.close()
 
 
 async def _resolved(nodes: Sequence[str]) -> list[str]:

@@ -67,10 +67,11 @@ def demo(context: typer.Context) -> None:
             except (KinoError, grpc.aio.AioRpcError) as error:
                 cause = error if isinstance(error, KinoError) else error_of(error)
                 raise DemoFailed(work.steps[-1].name, cause.message) from error
-    _summarise(state.output, work.steps, time.monotonic() - started)
+    summarise(state.output, work.steps, time.monotonic() - started)
 
 
-def _summarise(output: Output, steps: Sequence[Step], seconds: float) -> None:
+def summarise(output: Output, steps: Sequence[Step], seconds: float) -> None:
+    """Print what was seen in each step."""
     if output.as_json:
         done = [
             {"step": step.name, "result": step.result, "seconds": round(step.seconds, 1)} for step in steps

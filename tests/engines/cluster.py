@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+from cli.children import last_lines
 from cli.gateway import SERVICES
-from tests.engines.process import EngineFailed, EngineProcess, free_port, wait_until
+from tests.engines.process import EngineFailed, EngineProcess, free_port
 
 _READY_WITHIN_S = 120.0
 #: Starting is processor work alone: more at once only makes each slower.
@@ -129,13 +131,10 @@ class Cluster:
         except OSError:
             return False
 
-    def log_of(self, name: str) -> str:
-        """What a process printed."""
-        return self.nodes[name].process.log_path.read_text(errors="replace")
-
-    def wait_for_log(self, name: str, words: str, within_s: float) -> None:
-        """Return once a process has printed `words`. Raises `EngineFailed`."""
-        wait_until(lambda: words in self.log_of(name), within_s, f"“{words}” in the log of {name}")
+    def print_logs(self, to: TextIO, lines: int = 30) -> None:
+        """The end of what each process printed, for whoever has to find out why."""
+        for name, node in self.nodes.items():
+            to.write(f"--- {name}\n{last_lines(node.process.log_path, lines)}\n")
 
 
 @contextmanager
