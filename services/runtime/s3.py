@@ -273,10 +273,11 @@ def _digest(body: bytes) -> str:
 
 def _said(error: Exception) -> str:
     """What happened, without the addresses that urllib3 puts into its sentences."""
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return "no answer in time"
-    if isinstance(error, urllib3.exceptions.NewConnectionError | ConnectionRefusedError):
+    # The first of these is also a time-out, for urllib3.
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
         return "it can't be reached"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "no answer in time"
     return "the connection broke"
 
 
