@@ -18,15 +18,17 @@ from services.runtime.app import Context, ServiceApp
 
 async def build(ctx: Context) -> ServiceApp:
     """A worker that pulls encode tasks; refuses to start where uploads cannot be opened safely."""
-    tasks = EncodeTasks(Encoder(ctx.objects, FfmpegEngine()))
+    can = await capabilities()
+    engine = FfmpegEngine(measure=ctx.settings.encode_quality)
+    tasks = EncodeTasks(Encoder(ctx.objects, engine), can.ffmpeg_version)
     worker = Worker(
         ctx.settings.worker_id or _own_id(),
-        await capabilities(),
+        can,
         ctx.settings.worker_slots,
         tasks.handlers(),
         ctx.channels.stub(SchedulerServiceStub).Work,
     )
-    servicer = EncoderServicer(worker)
+    servicer = EncoderServicer(worker, tasks)
     return ServiceApp(
         name="encoder",
         grpc_services=["kino.encoder.v1.EncoderService"],

@@ -9,6 +9,7 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
+    Metric,
     SourceClock,
     VideoCodec,
     VideoRung,
@@ -18,6 +19,9 @@ from services.media.sandbox import INPUT_FLAGS, ffmpeg
 from services.media.time import run_lengths
 
 PROGRESSIVE = PictureFormat()
+SCALER = "bicubic+accurate_rnd+bitexact"
+#: Of the frames measured, VMAF looks at each so manieth.
+VMAF_EVERY = 4
 #: Frames before a chunk that judge the fields of its first.
 FIELDS_CONTEXT = 3
 
@@ -112,7 +116,8 @@ def _graph(chunk: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], picture
     lines = [f"[0:{clock.stream_index}]{','.join(shared)}{outlets}"]
     for i, rung in enumerate(rungs):
         # Square pixels and 8 bit 4:2:0 of limited range are what every decoder takes.
-        scale = f"scale={rung.width}:{rung.height}:flags=bicubic:out_range=tv,setsar=1,format=yuv420p"
+        # Bit-exact: processors of other makes scale the same.
+        scale = f"scale={rung.width}:{rung.height}:flags={SCALER}:out_range=tv,setsar=1,format=yuv420p"
         lines.append(f"[s{i}]{scale}[v{i}]")
     return ";".join(lines)
 
@@ -280,6 +285,28 @@ def video_command(
     argv += ["-filter_complex", _graph(chunk, clock, rungs, picture)]
     for index, rung in enumerate(rungs):
         argv += _video_output(index, rung, chunk, clock, codec, f"{index}.mp4")
+    return argv
+
+
+def quality_command(
+    part: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], picture: PictureFormat, metric: Metric
+) -> list[str]:
+    """Compares a part of a chunk in all rungs with the source; what was coded of rung k is in `k.part`.
+
+    Rung k's figures go to `k.log`: JSON of VMAF, or a line a frame of SSIM.
+    """
+    argv = [*_global_flags(), "-progress", "pipe:1", "-stats_period", "0.5", *_video_input(part, clock)]
+    lines = [_graph(part, clock, rungs, picture)]
+    for index in range(len(rungs)):
+        # Our own output; the frames are counted, so that no time stamp can shift one against the other.
+        argv += ["-threads", "1", "-protocol_whitelist", "file", "-i", f"{index}.part"]
+        log = f"libvmaf=n_threads=1:n_subsample={VMAF_EVERY}:log_fmt=json:log_path={index}.log"
+        measure = log if metric is Metric.VMAF else f"ssim=stats_file={index}.log"
+        lines += [f"[{index + 1}:v]setpts=N[e{index}]", f"[v{index}]setpts=N[r{index}]"]
+        lines.append(f"[e{index}][r{index}]{measure}[q{index}]")
+    argv += ["-filter_complex_threads", "1", "-filter_complex", ";".join(lines)]
+    for index in range(len(rungs)):
+        argv += ["-map", f"[q{index}]", "-frames:v", str(part.frame_count), "-f", "null", "-"]
     return argv
 
 

@@ -21,6 +21,7 @@ from services.encoder.model import (
     VideoRung,
 )
 from services.encoder.package import AudioPackager, package_video
+from services.encoder.quality import measured
 from services.media import sandbox
 from services.media.errors import PackagingMismatch
 from services.media.pictures import PictureFormat
@@ -49,6 +50,8 @@ class FfmpegEngine:
     #: Parent of the scratch folders; None: the system's.
     scratch_root: Path | None = None
     limits: sandbox.Limits = ENCODE_LIMITS
+    #: Whether the quality of pictures is measured.
+    measure: bool = False
 
     async def video(
         self,
@@ -69,6 +72,8 @@ class FfmpegEngine:
             counter = sandbox.FrameCounter(chunk.frame_count, report)
             await sandbox.run(command, counter.feed)
             made = await asyncio.to_thread(_package_all, folder, chunk, codec, rungs)
+            if self.measure:
+                made = await measured(source, folder, chunk, clock, rungs, picture, made)
         return made, command.shell()
 
     async def audio(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate
 
@@ -98,6 +98,20 @@ class Chunk:
         """How long it lasts."""
         return sum(run.count * run.duration_ticks for run in self.runs)
 
+    def part(self, start: int, stop: int) -> Chunk:
+        """The frames `start` ≤ frame < `stop` as a chunk of its own."""
+        line = Timeline(timescale=self.timescale, runs=self.runs)
+        at, shown = line.pts(start), line.pictures(0, start + 1)
+        first = start + 1 - shown[-1]
+        begins = line.pts(first)
+        return replace(
+            self,
+            start_ticks=self.start_ticks + at,
+            runs=line.part(start, stop),
+            previous_frame_ticks=begins - line.pts(first - 1) if first else self.previous_frame_ticks,
+            held_ticks=at - begins + (0 if first else self.held_ticks),
+        )
+
     @property
     def sync_frames(self) -> list[int]:
         """The frames, from the chunk's first, that begin a fragment: even parts of at most two seconds.
@@ -156,6 +170,23 @@ class SoundSpan:
     goes_on: bool = False
 
 
+class Metric(enum.Enum):
+    """How likeness to the source is measured."""
+
+    VMAF = "vmaf"
+    SSIM = "ssim"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Measured likeness to what went into the encoder, over one fragment."""
+
+    metric: Metric
+    mean: float
+    #: The worst frame measured.
+    least: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """One finished segment; presentation times in ticks of the rendition, on the title's timeline."""
@@ -166,6 +197,7 @@ class Segment:
     data: bytes
     sha256: bytes
     fragments: tuple[Fragment, ...]
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,10 @@ class Output:
 Report = Callable[[float], None]
 
 
+def _unheard(share: float) -> None:
+    """The report that nobody wants."""
+
+
 class Engine(Protocol):
     """What encodes; `FfmpegEngine` is the one there is."""
 
@@ -147,6 +151,32 @@ class Encoder:
             ),
             command,
         )
+
+    async def video_again(
+        self,
+        source_key: str,
+        chunk: Chunk,
+        clock: SourceClock,
+        codec: VideoCodec,
+        rungs: Sequence[VideoRung],
+        picture: PictureFormat,
+    ) -> list[Rendition]:
+        """Encodes one chunk and stores nothing: to see whether the same bytes come out."""
+        async with source_file(self._objects, source_key) as source:
+            made, _ = await self._engine.video(
+                source, chunk, clock, codec, rungs, picture=picture, report=_unheard
+            )
+        return made
+
+    async def audio_again(
+        self, source_key: str, rung: AudioRung, clock: SourceClock, span: SoundSpan
+    ) -> list[Rendition]:
+        """Encodes sound and stores nothing."""
+        async with source_file(self._objects, source_key) as source:
+            made, _ = await self._engine.audio(
+                source, rung, clock, span, ready=lambda part: None, report=_unheard
+            )
+        return [made]
 
     async def _store(self, rendition: Rendition, output: Output) -> StoredRendition:
         init_key = await self._store_init(rendition, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from kino.encoder.v1 import resources_pb2 as encoder
@@ -11,6 +12,8 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
+    Quality,
+    Rendition,
     Segment,
     SoundSpan,
     SourceClock,
@@ -132,6 +135,32 @@ def rendition_message(stored: StoredRendition) -> encoder.EncodedRendition:
     )
 
 
+def _quality_message(quality: Quality) -> media.SegmentQuality:
+    metric = media.SegmentQuality.Metric.Value(f"METRIC_{quality.metric.name}")
+    return media.SegmentQuality(metric=metric, mean=quality.mean, least=quality.least)
+
+
+def verified_messages(
+    record: encoder.EncodeRecord, again: Sequence[Rendition]
+) -> list[encoder.VerifiedSegment]:
+    """The segments of a record beside those made again."""
+    found = {
+        (rendition.rendition_id, segment.number): segment.sha256
+        for rendition in again
+        for segment in rendition.segments
+    }
+    return [
+        encoder.VerifiedSegment(
+            rendition_id=rendition.rendition_id,
+            number=segment.number,
+            published_sha256=segment.sha256,
+            repeated_sha256=found.get((rendition.rendition_id, segment.number), b""),
+        )
+        for rendition in record.renditions
+        for segment in rendition.segments
+    ]
+
+
 def _segment_message(stored: StoredSegment, media_time: int) -> media.Segment:
     segment: Segment = stored.segment
     # Presentation times: of pictures the decode times, which the packager makes equal; of sound less the
@@ -145,6 +174,7 @@ def _segment_message(stored: StoredSegment, media_time: int) -> media.Segment:
         object_key=stored.object_key,
         size_bytes=len(segment.data),
         sha256=segment.sha256,
+        quality=_quality_message(segment.quality) if segment.quality else None,
         fragments=[
             media.Fragment(
                 offset_bytes=fragment.offset,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from kino.encoder.v1 import resources_pb2 as encoder
 from kino.scheduler.v1 import resources_pb2 as scheduler
 from services.encoder import wire
+from services.encoder.model import Rendition
 from services.encoder.usecases import Encoder, Output
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
 from services.media.work import Handler, Reporter
+from services.runtime.errors import InvalidArgument
 
 
 class EncodeTasks:
     """Does `encode_video` and `encode_audio` tasks."""
 
-    def __init__(self, encode: Encoder) -> None:
-        self._encode = encode
+    def __init__(self, encode: Encoder, build: str) -> None:
+        """`build` says what encodes: the version line of FFmpeg."""
+        self._encode, self._build = encode, build
 
     def handlers(self) -> dict[str, Handler]:
         """By the name of the task's `spec`."""
@@ -37,7 +41,9 @@ class EncodeTasks:
             report=reporter.progress,
         )
         return encoder.EncodeVideoResult(
-            renditions=[wire.rendition_message(one) for one in stored], command=command
+            renditions=[wire.rendition_message(one) for one in stored],
+            command=command,
+            encoder_build=self._build,
         )
 
     async def audio(self, task: scheduler.Task, reporter: Reporter) -> encoder.EncodeAudioResult:
@@ -52,7 +58,34 @@ class EncodeTasks:
             ready=lambda part: reporter.segments(wire.rendition_message(part)),
             report=reporter.progress,
         )
-        return encoder.EncodeAudioResult(rendition=wire.rendition_message(stored), command=command)
+        return encoder.EncodeAudioResult(
+            rendition=wire.rendition_message(stored), command=command, encoder_build=self._build
+        )
+
+    async def again(self, record: encoder.EncodeRecord) -> list[encoder.VerifiedSegment]:
+        """The segments of a record beside those that come out now; nothing is stored."""
+        made: Sequence[Rendition]
+        if record.HasField("video"):
+            video = record.video
+            made = await self._encode.video_again(
+                video.source.object_key,
+                wire.chunk_of(video),
+                wire.clock_of(video.report),
+                wire.video_codec_of(video),
+                wire.video_rungs_of(video),
+                wire.picture_of(video.report),
+            )
+        elif record.HasField("audio"):
+            sound = record.audio
+            made = await self._encode.audio_again(
+                sound.source.object_key,
+                wire.audio_rung_of(sound.rung),
+                wire.clock_of(sound.report),
+                wire.span_of(sound),
+            )
+        else:
+            raise InvalidArgument("record.spec", "is missing")
+        return wire.verified_messages(record, made)
 
 
 async def capabilities() -> encoder.Capabilities:

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         min_length=1,
         description="Codecs that pictures are encoded in. Every device plays the first.",
     )
+    encode_quality: bool = Field(
+        default=True, description="Measure the quality of each segment of pictures, by VMAF."
+    )
     endpoints: dict[str, str] = Field(
         default_factory=dict,
         description="Where services run that aren't in this process: name to `host:port`, several by commas.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from kino.encoder.v1 import resources_pb2 as encoder
@@ -277,6 +278,12 @@ def extras_keys(extras: media.Extras) -> list[str]:
     """The objects that a title's extras name."""
     sheets = [sheet.object_key for sheet in extras.storyboard.sheets]
     return [*sheets, *(track.object_key for track in extras.text_tracks)]
+
+
+def sampled(task_id: str, share: float, seed: str) -> bool:
+    """Whether a task is in a sample; about `share` of all are, the same ones for the same seed."""
+    drawn = int.from_bytes(hashlib.sha256(f"{seed} {task_id}".encode()).digest()[:8], "big")
+    return drawn < share * 2**64
 
 
 def renditions_of(ladder: media.Ladder, report: preprocessor.SourceReport) -> list[media.Rendition]:

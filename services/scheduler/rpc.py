@@ -17,7 +17,7 @@ from services.runtime.errors import Code
 from services.runtime.paging import Pager, page_size
 from services.scheduler import plan, wire
 from services.scheduler.dispatch import Dispatcher, Session, Settled, Stop, Word
-from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease
+from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease, TaskState
 from services.scheduler.schema import to_us
 from services.scheduler.store import RANKS, Store
 from services.scheduler.usecases import Jobs
@@ -115,6 +115,28 @@ class SchedulerServicer(SchedulerServiceServicer):
         now = self._clock.now()
         tasks = [wire.explanation(task, tried, self._dispatcher, now) for task, tried in found[:limit]]
         return api.ExplainJobResponse(job=await self._message(job), tasks=tasks, next_page_token=token)
+
+    async def ListEncodeRecords(
+        self, request: api.ListEncodeRecordsRequest, context: Context
+    ) -> api.ListEncodeRecordsResponse:
+        """See the contract."""
+        job = await self._jobs.get(wire.job_id_of(request.name))
+        query = f"records {job.name} {request.sample_share} {request.sample_seed}"
+        cursor = self._pager.cursor(query, request.page_token) or [""]
+        limit = page_size(request.page_size, default=20, maximum=100)
+        tasks = [
+            task
+            for prefix in (plan.AUDIO_PREFIX, plan.VIDEO_PREFIX)
+            for task in await self._store.tasks(job.job_id, prefix)
+            if task.state is TaskState.SUCCEEDED and task.task_id > str(cursor[0])
+        ]
+        share, seed = request.sample_share or 1.0, request.sample_seed
+        chosen = [task for task in tasks if plan.sampled(task.task_id, share, seed)]
+        more = len(chosen) > limit
+        return api.ListEncodeRecordsResponse(
+            records=[wire.record_message(task) for task in chosen[:limit]],
+            next_page_token=self._pager.token(query, [chosen[limit - 1].task_id]) if more else "",
+        )
 
     async def ListWorkers(self, request: api.ListWorkersRequest, context: Context) -> api.ListWorkersResponse:
         """See the contract."""

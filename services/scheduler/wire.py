@@ -136,6 +136,22 @@ def task_message(task: Task, job: Job) -> scheduler.Task:
     return message
 
 
+def record_message(task: Task) -> encoder.EncodeRecord:
+    """How the segments of a done encode came to be."""
+    record = encoder.EncodeRecord(task=task.name, worker=f"workers/{task.worker}")
+    if task.kind is TaskKind.ENCODE_VIDEO:
+        record.video.MergeFromString(task.spec)
+        video = encoder.EncodeVideoResult.FromString(task.result)
+        record.encoder_build, record.command = video.encoder_build, video.command
+        record.renditions.extend(video.renditions)
+    else:
+        record.audio.MergeFromString(task.spec)
+        sound = encoder.EncodeAudioResult.FromString(task.result)
+        record.encoder_build, record.command = sound.encoder_build, sound.command
+        record.renditions.append(sound.rendition)
+    return record
+
+
 def explanation(
     task: Task, attempts: list[Attempt], dispatcher: Dispatcher, now: datetime
 ) -> scheduler.TaskExplanation:

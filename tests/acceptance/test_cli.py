@@ -207,3 +207,11 @@ def test_explain_shows_every_task_of_a_job(stack: Stack) -> None:
     assert len(explained["tasks"]) == job["task_count"] == job["done_task_count"]
     assert {task["state"] for task in explained["tasks"]} == {"STATE_SUCCEEDED"}
     assert all(task["attempts"] and task["summary"] for task in explained["tasks"])
+
+
+def test_segments_made_again_by_another_worker_are_the_same_bytes(stack: Stack) -> None:
+    checked = stack.json("operator", "jobs", "verify", stack.title, "--sample", "1%")
+
+    segments = [segment for one in checked for segment in one["segments"]]
+    assert segments
+    assert all(segment["published_sha256"] == segment["repeated_sha256"] for segment in segments)

@@ -13,6 +13,7 @@ from services.encoder.model import (
     AudioCodec,
     AudioRung,
     Chunk,
+    Metric,
     Rendition,
     SoundSpan,
     SourceClock,
@@ -140,6 +141,21 @@ def test_chunks_share_their_init_segment_whatever_their_quality(
         usual = encoded.pictures[rendition.rendition_id][2]
         assert rendition.init == usual.init
         assert len(rendition.segments[0].data) > len(usual.segments[0].data)
+
+
+def test_quality_is_measured_by_vmaf_and_falls_with_the_bits(film: Path) -> None:
+    engine = FfmpegEngine(measure=True)
+    poor = [replace(rung, crf=rung.crf + 20) for rung in RUNGS[VideoCodec.H264]]
+    good, _ = asyncio.run(engine.video(film, chunk(1), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264]))
+    bad, _ = asyncio.run(engine.video(film, chunk(1), CLOCK, VideoCodec.H264, poor))
+    for better, worse in zip(good, bad, strict=True):
+        one, other = better.segments[0].quality, worse.segments[0].quality
+        assert one is not None
+        assert other is not None
+        assert one.metric is other.metric is Metric.VMAF
+        assert one.mean > 85
+        assert other.mean < one.mean - 10
+        assert 0 <= one.least <= one.mean
 
 
 def test_decoding_may_start_at_any_fragment_and_shows_the_right_frame(parts: list[Rendition]) -> None:

@@ -12,6 +12,7 @@ from kino.catalog.v1 import catalog_pb2 as catalog
 from kino.catalog.v1 import resources_pb2 as titles
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from kino.encoder.v1 import encoder_pb2 as encoder
+from kino.encoder.v1 import resources_pb2 as resources
 from kino.encoder.v1.encoder_pb2_grpc import EncoderServiceStub
 from kino.preprocessor.v1 import preprocessor_pb2 as looking
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
@@ -26,7 +27,7 @@ from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.preprocessor.bootstrap import build as build_preprocessor
 from services.runtime.app import Running
 from services.runtime.status import error_of
-from services.runtime.testing import serving
+from services.runtime.testing import channel_of, serving, user_token
 from services.scheduler.bootstrap import build as build_scheduler
 from services.search.bootstrap import build as build_search
 from tests.support.decoding import decode_beeps, decode_pictures
@@ -112,6 +113,53 @@ async def test_a_source_becomes_a_complete_title_with_every_frame(film: Path, tm
             beeps = decode_beeps(stream)
             assert len(flashes) == len(beeps) == 9
             assert max(abs(a - b) for a, b in zip(flashes, beeps, strict=True)) < 0.010
+        await check_records(process, title)
+
+
+async def check_records(process: Running, title: str) -> None:
+    """Every published segment has a record, and comes out of it again byte for byte."""
+    async with channel_of(process, user_token(process, "users/root", "operator")) as channel:
+        records = await list_records(channel)
+        made = {
+            (one.rendition_id, segment.number): segment
+            for record in records
+            for one in record.renditions
+            for segment in one.segments
+        }
+        stub = EncoderServiceStub(channel)
+        for record in records:
+            assert record.encoder_build.startswith("ffmpeg version")
+            assert record.command.startswith("ffmpeg")
+            again = await stub.VerifyEncode(encoder.VerifyEncodeRequest(record=record), timeout=300)
+            assert again.segments
+            assert all(one.published_sha256 == one.repeated_sha256 for one in again.segments)
+        wrong = resources.EncodeRecord()
+        wrong.CopyFrom(records[0])
+        wrong.renditions[0].segments[0].sha256 = bytes(32)
+        again = await stub.VerifyEncode(encoder.VerifyEncodeRequest(record=wrong), timeout=300)
+        assert again.segments[0].published_sha256 != again.segments[0].repeated_sha256
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.VerifyEncode(encoder.VerifyEncodeRequest(record=wrong, elsewhere=True))
+        assert error_of(caught.value).reason == "SAME_WORKER"
+    catalogue = process.context.channels.of_service("playback").stub(CatalogServiceStub)
+    for rendition in ("h264-240", "av1-240", "aac-128-und-0", "opus-96-und-0"):
+        request = catalog.ListSegmentsRequest(title=title, rendition_id=rendition)
+        for segment in (await catalogue.ListSegments(request)).segments:
+            assert made[rendition, segment.number].sha256 == segment.sha256
+            pictures = rendition.endswith("240")
+            assert (segment.quality.mean > 70, segment.quality.metric) == (pictures, 1 if pictures else 0)
+
+
+async def list_records(channel: grpc.aio.Channel) -> list[resources.EncodeRecord]:
+    """All records of the job, by pages of three."""
+    records: list[resources.EncodeRecord] = []
+    request = scheduler.ListEncodeRecordsRequest(name="jobs/one", page_size=3)
+    while True:
+        page = await SchedulerServiceStub(channel).ListEncodeRecords(request)
+        records += page.records
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return records
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ def test_one_decode_feeds_every_rung() -> None:
     assert argv.count("-i") == 1
     assert value(argv, "-filter_complex") == (
         "[0:2]trim=start=5.422083,settb=1/30000,setpts=PTS-(2002),split=2[s0][s1];"
-        "[s0]scale=1280:720:flags=bicubic:out_range=tv,setsar=1,format=yuv420p[v0];"
-        "[s1]scale=426:240:flags=bicubic:out_range=tv,setsar=1,format=yuv420p[v1]"
+        "[s0]scale=1280:720:flags=bicubic+accurate_rnd+bitexact:out_range=tv,setsar=1,format=yuv420p[v0];"
+        "[s1]scale=426:240:flags=bicubic+accurate_rnd+bitexact:out_range=tv,setsar=1,format=yuv420p[v1]"
     )
     assert [argv[at + 1] for at, word in enumerate(argv) if word == "-map"] == ["[v0]", "[v1]"]
 

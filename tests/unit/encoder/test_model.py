@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,3 +62,27 @@ def test_a_chunk_of_just_six_seconds_has_three_parts() -> None:
 
 def test_a_short_chunk_has_one_sync_point() -> None:
     assert chunk((FrameRun(count=25, duration_ticks=40),)).sync_frames == [0]
+
+
+@pytest.mark.parametrize(
+    ("start", "at", "previous", "held"),
+    [
+        (0, 5000, 40, 700),
+        (1, 5500, 40, 1200),
+        (2, 6000, 500, 0),
+        (3, 6040, 40, 0),
+        (5, 6580, 40, 500),
+    ],
+)
+def test_a_part_of_a_chunk_knows_the_picture_it_begins_with(
+    start: int, at: int, previous: int, held: int
+) -> None:
+    runs = (
+        FrameRun(count=2, duration_ticks=500, held=True),
+        FrameRun(count=2, duration_ticks=40),
+        FrameRun(count=1, duration_ticks=500),
+        FrameRun(count=2, duration_ticks=500, held=True),
+    )
+    part = replace(chunk(runs), held_ticks=700).part(start, 7)
+    assert (part.start_ticks, part.previous_frame_ticks, part.held_ticks) == (at, previous, held)
+    assert part.frame_count == 7 - start

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scheduler.model import Candidate, Chunk, Tier, choose, chunk_tier, is_fair, priority, tier_of
+from services.scheduler.plan import sampled
 
 
 def chunk(number: int) -> Chunk:
@@ -65,3 +66,12 @@ def test_a_job_that_had_nothing_to_do_earns_no_arrears() -> None:
     idle = Candidate(job_id="idle", served=0, priority=priority(Tier.REST))
     busy = Candidate(job_id="busy", served=1000, priority=priority(Tier.REST))
     assert choose([idle, busy], virtual=1000, turn=3).served == 1000
+
+
+def test_a_sample_holds_about_its_share_and_the_same_tasks_for_the_same_seed() -> None:
+    ids = [f"video-h264-{number:06d}" for number in range(2000)]
+    chosen = [one for one in ids if sampled(one, 0.05, "a")]
+    assert 60 < len(chosen) < 140
+    assert chosen == [one for one in ids if sampled(one, 0.05, "a")]
+    assert chosen != [one for one in ids if sampled(one, 0.05, "b")]
+    assert all(sampled(one, 1.0, "a") for one in ids)

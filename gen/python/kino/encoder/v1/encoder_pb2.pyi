@@ -20,6 +20,66 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class VerifyEncodeRequest(_message.Message):
+    """Request message for `EncoderService.VerifyEncode`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
+    elsewhere: _builtins.bool
+    """Optional. The worker that did it refuses with `SAME_WORKER`: ask again for another."""
+    @_builtins.property
+    def record(self) -> _resources_pb2.EncodeRecord:
+        """Required. How the segments came to be."""
+
+    def __init__(
+        self,
+        *,
+        record: _resources_pb2.EncodeRecord | None = ...,
+        elsewhere: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elsewhere", b"elsewhere", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyEncodeRequest: _TypeAlias = VerifyEncodeRequest  # noqa: Y015
+
+@_typing.final
+class VerifyEncodeResponse(_message.Message):
+    """Response message for `EncoderService.VerifyEncode`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    ENCODER_BUILD_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Who made them again. Format: `workers/{worker}`."""
+    encoder_build: _builtins.str
+    """What encoded them: the version line of FFmpeg."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.VerifiedSegment]:
+        """The segments of the record."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        encoder_build: _builtins.str = ...,
+        segments: _abc.Iterable[_resources_pb2.VerifiedSegment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_build", b"encoder_build", "segments", b"segments", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyEncodeResponse: _TypeAlias = VerifyEncodeResponse  # noqa: Y015
+
+@_typing.final
 class GetCapabilitiesRequest(_message.Message):
     """Request message for `EncoderService.GetCapabilities`."""
 

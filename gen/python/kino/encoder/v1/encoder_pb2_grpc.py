@@ -45,6 +45,11 @@ class EncoderServiceStub:
                 request_serializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.ListRunningTasksRequest.SerializeToString,
                 response_deserializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.ListRunningTasksResponse.FromString,
                 _registered_method=True)
+        self.VerifyEncode = channel.unary_unary(
+                '/kino.encoder.v1.EncoderService/VerifyEncode',
+                request_serializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.VerifyEncodeRequest.SerializeToString,
+                response_deserializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.VerifyEncodeResponse.FromString,
+                _registered_method=True)
 
 
 class EncoderServiceServicer:
@@ -65,6 +70,13 @@ class EncoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyEncode(self, request, context):
+        """Makes the segments of a record again and compares them, storing nothing. Takes as long as the encode did; one at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EncoderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_EncoderServiceServicer_to_server(servicer, server):
                     servicer.ListRunningTasks,
                     request_deserializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.ListRunningTasksRequest.FromString,
                     response_serializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.ListRunningTasksResponse.SerializeToString,
+            ),
+            'VerifyEncode': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEncode,
+                    request_deserializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.VerifyEncodeRequest.FromString,
+                    response_serializer=kino_dot_encoder_dot_v1_dot_encoder__pb2.VerifyEncodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class EncoderService:
             '/kino.encoder.v1.EncoderService/ListRunningTasks',
             kino_dot_encoder_dot_v1_dot_encoder__pb2.ListRunningTasksRequest.SerializeToString,
             kino_dot_encoder_dot_v1_dot_encoder__pb2.ListRunningTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEncode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.encoder.v1.EncoderService/VerifyEncode',
+            kino_dot_encoder_dot_v1_dot_encoder__pb2.VerifyEncodeRequest.SerializeToString,
+            kino_dot_encoder_dot_v1_dot_encoder__pb2.VerifyEncodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

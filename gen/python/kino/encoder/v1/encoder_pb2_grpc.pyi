@@ -20,6 +20,8 @@ class EncoderServiceStub:
     """Tells what this worker can do."""
     ListRunningTasks: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListRunningTasksRequest, _encoder_pb2.ListRunningTasksResponse]
     """Lists what this worker is doing now."""
+    VerifyEncode: _aio.UnaryUnaryMultiCallable[_encoder_pb2.VerifyEncodeRequest, _encoder_pb2.VerifyEncodeResponse]
+    """Makes the segments of a record again and compares them, storing nothing. Takes as long as the encode did; one at a time."""
 
 class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inspection of one encoder worker. The work itself is pulled by the worker from `SchedulerService.Work`."""
@@ -39,5 +41,13 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_encoder_pb2.ListRunningTasksRequest, _abc.Awaitable[_encoder_pb2.ListRunningTasksResponse]],
     ) -> _abc.Awaitable[_encoder_pb2.ListRunningTasksResponse]:
         """Lists what this worker is doing now."""
+
+    @_abc_1.abstractmethod
+    def VerifyEncode(
+        self,
+        request: _encoder_pb2.VerifyEncodeRequest,
+        context: _aio.ServicerContext[_encoder_pb2.VerifyEncodeRequest, _abc.Awaitable[_encoder_pb2.VerifyEncodeResponse]],
+    ) -> _abc.Awaitable[_encoder_pb2.VerifyEncodeResponse]:
+        """Makes the segments of a record again and compares them, storing nothing. Takes as long as the encode did; one at a time."""
 
 def add_EncoderServiceServicer_to_server(servicer: EncoderServiceServicer, server: _aio.Server) -> None: ...

@@ -232,8 +232,11 @@ class EncodeVideoResult(_message.Message):
 
     RENDITIONS_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    ENCODER_BUILD_FIELD_NUMBER: _builtins.int
     command: _builtins.str
     """The command that was run, quoted for a shell."""
+    encoder_build: _builtins.str
+    """What encoded it: the version line of FFmpeg."""
     @_builtins.property
     def renditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncodedRendition]:
         """One entry for each rung, with one segment."""
@@ -243,10 +246,11 @@ class EncodeVideoResult(_message.Message):
         *,
         renditions: _abc.Iterable[Global___EncodedRendition] | None = ...,
         command: _builtins.str = ...,
+        encoder_build: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "renditions", b"renditions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "encoder_build", b"encoder_build", "renditions", b"renditions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,8 +329,11 @@ class EncodeAudioResult(_message.Message):
 
     RENDITION_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    ENCODER_BUILD_FIELD_NUMBER: _builtins.int
     command: _builtins.str
     """The command that was run, quoted for a shell."""
+    encoder_build: _builtins.str
+    """What encoded it: the version line of FFmpeg."""
     @_builtins.property
     def rendition(self) -> Global___EncodedRendition:
         """The rendition with all segments of the task."""
@@ -336,14 +343,103 @@ class EncodeAudioResult(_message.Message):
         *,
         rendition: Global___EncodedRendition | None = ...,
         command: _builtins.str = ...,
+        encoder_build: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rendition", b"rendition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "rendition", b"rendition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "encoder_build", b"encoder_build", "rendition", b"rendition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EncodeAudioResult: _TypeAlias = EncodeAudioResult  # noqa: Y015
+
+@_typing.final
+class EncodeRecord(_message.Message):
+    """All that is known of how segments came to be, enough to make them again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    ENCODER_BUILD_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    RENDITIONS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """Resource name of the task. Format: `jobs/{job}/tasks/{task}`."""
+    worker: _builtins.str
+    """Who did it. Format: `workers/{worker}`."""
+    encoder_build: _builtins.str
+    """What encoded it: the version line of FFmpeg."""
+    command: _builtins.str
+    """The command that was run, quoted for a shell."""
+    @_builtins.property
+    def video(self) -> Global___EncodeVideoTask:
+        """Pictures."""
+
+    @_builtins.property
+    def audio(self) -> Global___EncodeAudioTask:
+        """Sound."""
+
+    @_builtins.property
+    def renditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncodedRendition]:
+        """What came out, each segment with its hash."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        video: Global___EncodeVideoTask | None = ...,
+        audio: Global___EncodeAudioTask | None = ...,
+        encoder_build: _builtins.str = ...,
+        command: _builtins.str = ...,
+        renditions: _abc.Iterable[Global___EncodedRendition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "spec", b"spec", "video", b"video"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "command", b"command", "encoder_build", b"encoder_build", "renditions", b"renditions", "spec", b"spec", "task", b"task", "video", b"video", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["video", "audio"]  # noqa: Y015
+    _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
+
+Global___EncodeRecord: _TypeAlias = EncodeRecord  # noqa: Y015
+
+@_typing.final
+class VerifiedSegment(_message.Message):
+    """A segment that was made again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENDITION_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PUBLISHED_SHA256_FIELD_NUMBER: _builtins.int
+    REPEATED_SHA256_FIELD_NUMBER: _builtins.int
+    rendition_id: _builtins.str
+    """Id of the rendition."""
+    number: _builtins.int
+    """Number of the segment."""
+    published_sha256: _builtins.bytes
+    """SHA-256 of the published segment."""
+    repeated_sha256: _builtins.bytes
+    """SHA-256 of the segment made again; empty when it came out otherwise cut."""
+    def __init__(
+        self,
+        *,
+        rendition_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        published_sha256: _builtins.bytes = ...,
+        repeated_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "published_sha256", b"published_sha256", "rendition_id", b"rendition_id", "repeated_sha256", b"repeated_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifiedSegment: _TypeAlias = VerifiedSegment  # noqa: Y015
 
 @_typing.final
 class RunningTask(_message.Message):

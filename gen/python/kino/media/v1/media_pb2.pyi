@@ -219,6 +219,7 @@ class Segment(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     FRAGMENTS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number in the title's grid, from 0; the same number covers the same time in every rendition."""
     start_ticks: _builtins.int
@@ -237,6 +238,10 @@ class Segment(_message.Message):
     def fragments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fragment]:
         """The parts of the segment in order; they tile the object."""
 
+    @_builtins.property
+    def quality(self) -> Global___SegmentQuality:
+        """How near its pictures come to the source's, where that was measured."""
+
     def __init__(
         self,
         *,
@@ -247,14 +252,70 @@ class Segment(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.bytes = ...,
         fragments: _abc.Iterable[Global___Fragment] | None = ...,
+        quality: Global___SegmentQuality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ticks", b"duration_ticks", "fragments", b"fragments", "number", b"number", "object_key", b"object_key", "sha256", b"sha256", "size_bytes", b"size_bytes", "start_ticks", b"start_ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ticks", b"duration_ticks", "fragments", b"fragments", "number", b"number", "object_key", b"object_key", "quality", b"quality", "sha256", b"sha256", "size_bytes", b"size_bytes", "start_ticks", b"start_ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Segment: _TypeAlias = Segment  # noqa: Y015
+
+@_typing.final
+class SegmentQuality(_message.Message):
+    """Measured likeness of a segment's pictures to those that went into its encoder (at the rendition's own size), over one
+    fragment in the segment's middle.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Metric:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SegmentQuality._Metric.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METRIC_UNSPECIFIED: SegmentQuality._Metric.ValueType  # 0
+        """Not set."""
+        METRIC_VMAF: SegmentQuality._Metric.ValueType  # 1
+        """VMAF (Netflix), 0 to 100, its default model."""
+        METRIC_SSIM: SegmentQuality._Metric.ValueType  # 2
+        """SSIM (Wang et al. 2004), 0 to 1; where VMAF could not be had."""
+
+    class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+        """How it was measured."""
+
+    METRIC_UNSPECIFIED: SegmentQuality.Metric.ValueType  # 0
+    """Not set."""
+    METRIC_VMAF: SegmentQuality.Metric.ValueType  # 1
+    """VMAF (Netflix), 0 to 100, its default model."""
+    METRIC_SSIM: SegmentQuality.Metric.ValueType  # 2
+    """SSIM (Wang et al. 2004), 0 to 1; where VMAF could not be had."""
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    LEAST_FIELD_NUMBER: _builtins.int
+    metric: Global___SegmentQuality.Metric.ValueType
+    """How it was measured."""
+    mean: _builtins.float
+    """Mean over the frames measured."""
+    least: _builtins.float
+    """The worst of the frames measured; equal to the mean where only that is known."""
+    def __init__(
+        self,
+        *,
+        metric: Global___SegmentQuality.Metric.ValueType = ...,
+        mean: _builtins.float = ...,
+        least: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least", b"least", "mean", b"mean", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentQuality: _TypeAlias = SegmentQuality  # noqa: Y015
 
 @_typing.final
 class Rendition(_message.Message):

@@ -347,6 +347,72 @@ class ExplainJobResponse(_message.Message):
 Global___ExplainJobResponse: _TypeAlias = ExplainJobResponse  # noqa: Y015
 
 @_typing.final
+class ListEncodeRecordsRequest(_message.Message):
+    """Request message for `SchedulerService.ListEncodeRecords`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SAMPLE_SHARE_FIELD_NUMBER: _builtins.int
+    SAMPLE_SEED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `jobs/{job}`."""
+    page_size: _builtins.int
+    """Optional. At most this many, 1 to 100; 20 when not set."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before."""
+    sample_share: _builtins.float
+    """Optional. Only this share of the tasks, above 0 to 1; all when not set."""
+    sample_seed: _builtins.str
+    """Optional. Decides which tasks a sample holds; the same ones for the same seed."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        sample_share: _builtins.float = ...,
+        sample_seed: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token", "sample_seed", b"sample_seed", "sample_share", b"sample_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEncodeRecordsRequest: _TypeAlias = ListEncodeRecordsRequest  # noqa: Y015
+
+@_typing.final
+class ListEncodeRecordsResponse(_message.Message):
+    """Response message for `SchedulerService.ListEncodeRecords`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token for the next page; empty on the last."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2_2.EncodeRecord]:
+        """Done tasks, by id."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_resources_pb2_2.EncodeRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEncodeRecordsResponse: _TypeAlias = ListEncodeRecordsResponse  # noqa: Y015
+
+@_typing.final
 class ListWorkersRequest(_message.Message):
     """Request message for `SchedulerService.ListWorkers`."""
 

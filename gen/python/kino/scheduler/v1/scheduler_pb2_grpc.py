@@ -65,6 +65,11 @@ class SchedulerServiceStub:
                 request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobRequest.SerializeToString,
                 response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobResponse.FromString,
                 _registered_method=True)
+        self.ListEncodeRecords = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/ListEncodeRecords',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListEncodeRecordsRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListEncodeRecordsResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/kino.scheduler.v1.SchedulerService/ListWorkers',
                 request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.SerializeToString,
@@ -125,6 +130,13 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEncodeRecords(self, request, context):
+        """Lists how the segments of a job came to be, by task; enough to make them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Lists the workers that were heard of within the last hour. There are no pages.
         """
@@ -173,6 +185,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ExplainJob,
                     request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobRequest.FromString,
                     response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobResponse.SerializeToString,
+            ),
+            'ListEncodeRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEncodeRecords,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListEncodeRecordsRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListEncodeRecordsResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -348,6 +365,33 @@ class SchedulerService:
             '/kino.scheduler.v1.SchedulerService/ExplainJob',
             kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobRequest.SerializeToString,
             kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEncodeRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/ListEncodeRecords',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListEncodeRecordsRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListEncodeRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,8 @@ class SchedulerServiceStub:
     """
     ExplainJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainJobRequest, _scheduler_pb2.ExplainJobResponse]
     """Explains a job: every task, each attempt with its worker, command and last error lines, and what happens next."""
+    ListEncodeRecords: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListEncodeRecordsRequest, _scheduler_pb2.ListEncodeRecordsResponse]
+    """Lists how the segments of a job came to be, by task; enough to make them again."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]
     """Lists the workers that were heard of within the last hour. There are no pages."""
     Work: _aio.StreamStreamMultiCallable[_scheduler_pb2.WorkRequest, _scheduler_pb2.WorkResponse]
@@ -94,6 +96,14 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_scheduler_pb2.ExplainJobRequest, _abc.Awaitable[_scheduler_pb2.ExplainJobResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.ExplainJobResponse]:
         """Explains a job: every task, each attempt with its worker, command and last error lines, and what happens next."""
+
+    @_abc_1.abstractmethod
+    def ListEncodeRecords(
+        self,
+        request: _scheduler_pb2.ListEncodeRecordsRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ListEncodeRecordsRequest, _abc.Awaitable[_scheduler_pb2.ListEncodeRecordsResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ListEncodeRecordsResponse]:
+        """Lists how the segments of a job came to be, by task; enough to make them again."""
 
     @_abc_1.abstractmethod
     def ListWorkers(

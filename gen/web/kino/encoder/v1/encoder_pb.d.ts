@@ -4,12 +4,73 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Capabilities, RunningTask } from "./resources_pb.js";
+import type { Capabilities, EncodeRecord, RunningTask, VerifiedSegment } from "./resources_pb.js";
 
 /**
  * Describes the file kino/encoder/v1/encoder.proto.
  */
 export declare const file_kino_encoder_v1_encoder: GenFile;
+
+/**
+ * Request message for `EncoderService.VerifyEncode`.
+ *
+ * @generated from message kino.encoder.v1.VerifyEncodeRequest
+ */
+export declare type VerifyEncodeRequest = Message<"kino.encoder.v1.VerifyEncodeRequest"> & {
+  /**
+   * Required. How the segments came to be.
+   *
+   * @generated from field: kino.encoder.v1.EncodeRecord record = 1;
+   */
+  record?: EncodeRecord | undefined;
+
+  /**
+   * Optional. The worker that did it refuses with `SAME_WORKER`: ask again for another.
+   *
+   * @generated from field: bool elsewhere = 2;
+   */
+  elsewhere: boolean;
+};
+
+/**
+ * Describes the message kino.encoder.v1.VerifyEncodeRequest.
+ * Use `create(VerifyEncodeRequestSchema)` to create a new message.
+ */
+export declare const VerifyEncodeRequestSchema: GenMessage<VerifyEncodeRequest>;
+
+/**
+ * Response message for `EncoderService.VerifyEncode`.
+ *
+ * @generated from message kino.encoder.v1.VerifyEncodeResponse
+ */
+export declare type VerifyEncodeResponse = Message<"kino.encoder.v1.VerifyEncodeResponse"> & {
+  /**
+   * Who made them again. Format: `workers/{worker}`.
+   *
+   * @generated from field: string worker = 1;
+   */
+  worker: string;
+
+  /**
+   * What encoded them: the version line of FFmpeg.
+   *
+   * @generated from field: string encoder_build = 2;
+   */
+  encoderBuild: string;
+
+  /**
+   * The segments of the record.
+   *
+   * @generated from field: repeated kino.encoder.v1.VerifiedSegment segments = 3;
+   */
+  segments: VerifiedSegment[];
+};
+
+/**
+ * Describes the message kino.encoder.v1.VerifyEncodeResponse.
+ * Use `create(VerifyEncodeResponseSchema)` to create a new message.
+ */
+export declare const VerifyEncodeResponseSchema: GenMessage<VerifyEncodeResponse>;
 
 /**
  * Request message for `EncoderService.GetCapabilities`.
@@ -118,6 +179,16 @@ export declare const EncoderService: GenService<{
     methodKind: "unary";
     input: typeof ListRunningTasksRequestSchema;
     output: typeof ListRunningTasksResponseSchema;
+  },
+  /**
+   * Makes the segments of a record again and compares them, storing nothing. Takes as long as the encode did; one at a time.
+   *
+   * @generated from rpc kino.encoder.v1.EncoderService.VerifyEncode
+   */
+  verifyEncode: {
+    methodKind: "unary";
+    input: typeof VerifyEncodeRequestSchema;
+    output: typeof VerifyEncodeResponseSchema;
   },
 }>;
 

@@ -3,6 +3,8 @@
 /* eslint-disable */
 
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
+import { file_google_api_field_behavior } from "../../../google/api/field_behavior_pb.js";
 import { file_kino_common_v1_access } from "../../common/v1/access_pb.js";
 import { file_kino_encoder_v1_resources } from "./resources_pb.js";
 
@@ -10,35 +12,49 @@ import { file_kino_encoder_v1_resources } from "./resources_pb.js";
  * Describes the file kino/encoder/v1/encoder.proto.
  */
 export const file_kino_encoder_v1_encoder = /*@__PURE__*/
-  fileDesc("Ch1raW5vL2VuY29kZXIvdjEvZW5jb2Rlci5wcm90bxIPa2luby5lbmNvZGVyLnYxIhgKFkdldENhcGFiaWxpdGllc1JlcXVlc3QicgoXR2V0Q2FwYWJpbGl0aWVzUmVzcG9uc2USDgoGd29ya2VyGAEgASgJEjMKDGNhcGFiaWxpdGllcxgCIAEoCzIdLmtpbm8uZW5jb2Rlci52MS5DYXBhYmlsaXRpZXMSEgoKc2xvdF9jb3VudBgDIAEoBSIZChdMaXN0UnVubmluZ1Rhc2tzUmVxdWVzdCJHChhMaXN0UnVubmluZ1Rhc2tzUmVzcG9uc2USKwoFdGFza3MYASADKAsyHC5raW5vLmVuY29kZXIudjEuUnVubmluZ1Rhc2sy6wEKDkVuY29kZXJTZXJ2aWNlEmoKD0dldENhcGFiaWxpdGllcxInLmtpbm8uZW5jb2Rlci52MS5HZXRDYXBhYmlsaXRpZXNSZXF1ZXN0Gigua2luby5lbmNvZGVyLnYxLkdldENhcGFiaWxpdGllc1Jlc3BvbnNlIgSIshkEEm0KEExpc3RSdW5uaW5nVGFza3MSKC5raW5vLmVuY29kZXIudjEuTGlzdFJ1bm5pbmdUYXNrc1JlcXVlc3QaKS5raW5vLmVuY29kZXIudjEuTGlzdFJ1bm5pbmdUYXNrc1Jlc3BvbnNlIgSIshkEYgZwcm90bzM", [file_kino_common_v1_access, file_kino_encoder_v1_resources]);
+  fileDesc("Ch1raW5vL2VuY29kZXIvdjEvZW5jb2Rlci5wcm90bxIPa2luby5lbmNvZGVyLnYxImMKE1ZlcmlmeUVuY29kZVJlcXVlc3QSOQoGcmVjb3JkGAEgASgLMh0ua2luby5lbmNvZGVyLnYxLkVuY29kZVJlY29yZEIK4kEBArpIA8gBARIRCgllbHNld2hlcmUYAiABKAgicQoUVmVyaWZ5RW5jb2RlUmVzcG9uc2USDgoGd29ya2VyGAEgASgJEhUKDWVuY29kZXJfYnVpbGQYAiABKAkSMgoIc2VnbWVudHMYAyADKAsyIC5raW5vLmVuY29kZXIudjEuVmVyaWZpZWRTZWdtZW50IhgKFkdldENhcGFiaWxpdGllc1JlcXVlc3QicgoXR2V0Q2FwYWJpbGl0aWVzUmVzcG9uc2USDgoGd29ya2VyGAEgASgJEjMKDGNhcGFiaWxpdGllcxgCIAEoCzIdLmtpbm8uZW5jb2Rlci52MS5DYXBhYmlsaXRpZXMSEgoKc2xvdF9jb3VudBgDIAEoBSIZChdMaXN0UnVubmluZ1Rhc2tzUmVxdWVzdCJHChhMaXN0UnVubmluZ1Rhc2tzUmVzcG9uc2USKwoFdGFza3MYASADKAsyHC5raW5vLmVuY29kZXIudjEuUnVubmluZ1Rhc2syzgIKDkVuY29kZXJTZXJ2aWNlEmoKD0dldENhcGFiaWxpdGllcxInLmtpbm8uZW5jb2Rlci52MS5HZXRDYXBhYmlsaXRpZXNSZXF1ZXN0Gigua2luby5lbmNvZGVyLnYxLkdldENhcGFiaWxpdGllc1Jlc3BvbnNlIgSIshkEEm0KEExpc3RSdW5uaW5nVGFza3MSKC5raW5vLmVuY29kZXIudjEuTGlzdFJ1bm5pbmdUYXNrc1JlcXVlc3QaKS5raW5vLmVuY29kZXIudjEuTGlzdFJ1bm5pbmdUYXNrc1Jlc3BvbnNlIgSIshkEEmEKDFZlcmlmeUVuY29kZRIkLmtpbm8uZW5jb2Rlci52MS5WZXJpZnlFbmNvZGVSZXF1ZXN0GiUua2luby5lbmNvZGVyLnYxLlZlcmlmeUVuY29kZVJlc3BvbnNlIgSIshkEYgZwcm90bzM", [file_buf_validate_validate, file_google_api_field_behavior, file_kino_common_v1_access, file_kino_encoder_v1_resources]);
+
+/**
+ * Describes the message kino.encoder.v1.VerifyEncodeRequest.
+ * Use `create(VerifyEncodeRequestSchema)` to create a new message.
+ */
+export const VerifyEncodeRequestSchema = /*@__PURE__*/
+  messageDesc(file_kino_encoder_v1_encoder, 0);
+
+/**
+ * Describes the message kino.encoder.v1.VerifyEncodeResponse.
+ * Use `create(VerifyEncodeResponseSchema)` to create a new message.
+ */
+export const VerifyEncodeResponseSchema = /*@__PURE__*/
+  messageDesc(file_kino_encoder_v1_encoder, 1);
 
 /**
  * Describes the message kino.encoder.v1.GetCapabilitiesRequest.
  * Use `create(GetCapabilitiesRequestSchema)` to create a new message.
  */
 export const GetCapabilitiesRequestSchema = /*@__PURE__*/
-  messageDesc(file_kino_encoder_v1_encoder, 0);
+  messageDesc(file_kino_encoder_v1_encoder, 2);
 
 /**
  * Describes the message kino.encoder.v1.GetCapabilitiesResponse.
  * Use `create(GetCapabilitiesResponseSchema)` to create a new message.
  */
 export const GetCapabilitiesResponseSchema = /*@__PURE__*/
-  messageDesc(file_kino_encoder_v1_encoder, 1);
+  messageDesc(file_kino_encoder_v1_encoder, 3);
 
 /**
  * Describes the message kino.encoder.v1.ListRunningTasksRequest.
  * Use `create(ListRunningTasksRequestSchema)` to create a new message.
  */
 export const ListRunningTasksRequestSchema = /*@__PURE__*/
-  messageDesc(file_kino_encoder_v1_encoder, 2);
+  messageDesc(file_kino_encoder_v1_encoder, 4);
 
 /**
  * Describes the message kino.encoder.v1.ListRunningTasksResponse.
  * Use `create(ListRunningTasksResponseSchema)` to create a new message.
  */
 export const ListRunningTasksResponseSchema = /*@__PURE__*/
-  messageDesc(file_kino_encoder_v1_encoder, 3);
+  messageDesc(file_kino_encoder_v1_encoder, 5);
 
 /**
  * Inspection of one encoder worker. The work itself is pulled by the worker from `SchedulerService.Work`.

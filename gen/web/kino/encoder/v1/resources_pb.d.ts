@@ -227,6 +227,13 @@ export declare type EncodeVideoResult = Message<"kino.encoder.v1.EncodeVideoResu
    * @generated from field: string command = 2;
    */
   command: string;
+
+  /**
+   * What encoded it: the version line of FFmpeg.
+   *
+   * @generated from field: string encoder_build = 3;
+   */
+  encoderBuild: string;
 };
 
 /**
@@ -332,6 +339,13 @@ export declare type EncodeAudioResult = Message<"kino.encoder.v1.EncodeAudioResu
    * @generated from field: string command = 2;
    */
   command: string;
+
+  /**
+   * What encoded it: the version line of FFmpeg.
+   *
+   * @generated from field: string encoder_build = 3;
+   */
+  encoderBuild: string;
 };
 
 /**
@@ -339,6 +353,118 @@ export declare type EncodeAudioResult = Message<"kino.encoder.v1.EncodeAudioResu
  * Use `create(EncodeAudioResultSchema)` to create a new message.
  */
 export declare const EncodeAudioResultSchema: GenMessage<EncodeAudioResult>;
+
+/**
+ * All that is known of how segments came to be, enough to make them again.
+ *
+ * @generated from message kino.encoder.v1.EncodeRecord
+ */
+export declare type EncodeRecord = Message<"kino.encoder.v1.EncodeRecord"> & {
+  /**
+   * Resource name of the task. Format: `jobs/{job}/tasks/{task}`.
+   *
+   * @generated from field: string task = 1;
+   */
+  task: string;
+
+  /**
+   * Who did it. Format: `workers/{worker}`.
+   *
+   * @generated from field: string worker = 2;
+   */
+  worker: string;
+
+  /**
+   * What was asked for: the source with its hash, the range, the rungs.
+   *
+   * @generated from oneof kino.encoder.v1.EncodeRecord.spec
+   */
+  spec: {
+    /**
+     * Pictures.
+     *
+     * @generated from field: kino.encoder.v1.EncodeVideoTask video = 3;
+     */
+    value: EncodeVideoTask;
+    case: "video";
+  } | {
+    /**
+     * Sound.
+     *
+     * @generated from field: kino.encoder.v1.EncodeAudioTask audio = 4;
+     */
+    value: EncodeAudioTask;
+    case: "audio";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * What encoded it: the version line of FFmpeg.
+   *
+   * @generated from field: string encoder_build = 5;
+   */
+  encoderBuild: string;
+
+  /**
+   * The command that was run, quoted for a shell.
+   *
+   * @generated from field: string command = 6;
+   */
+  command: string;
+
+  /**
+   * What came out, each segment with its hash.
+   *
+   * @generated from field: repeated kino.encoder.v1.EncodedRendition renditions = 7;
+   */
+  renditions: EncodedRendition[];
+};
+
+/**
+ * Describes the message kino.encoder.v1.EncodeRecord.
+ * Use `create(EncodeRecordSchema)` to create a new message.
+ */
+export declare const EncodeRecordSchema: GenMessage<EncodeRecord>;
+
+/**
+ * A segment that was made again.
+ *
+ * @generated from message kino.encoder.v1.VerifiedSegment
+ */
+export declare type VerifiedSegment = Message<"kino.encoder.v1.VerifiedSegment"> & {
+  /**
+   * Id of the rendition.
+   *
+   * @generated from field: string rendition_id = 1;
+   */
+  renditionId: string;
+
+  /**
+   * Number of the segment.
+   *
+   * @generated from field: int32 number = 2;
+   */
+  number: number;
+
+  /**
+   * SHA-256 of the published segment.
+   *
+   * @generated from field: bytes published_sha256 = 3;
+   */
+  publishedSha256: Uint8Array;
+
+  /**
+   * SHA-256 of the segment made again; empty when it came out otherwise cut.
+   *
+   * @generated from field: bytes repeated_sha256 = 4;
+   */
+  repeatedSha256: Uint8Array;
+};
+
+/**
+ * Describes the message kino.encoder.v1.VerifiedSegment.
+ * Use `create(VerifiedSegmentSchema)` to create a new message.
+ */
+export declare const VerifiedSegmentSchema: GenMessage<VerifiedSegment>;
 
 /**
  * What an encoder is doing at this moment.

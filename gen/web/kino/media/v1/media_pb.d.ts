@@ -212,6 +212,13 @@ export declare type Segment = Message<"kino.media.v1.Segment"> & {
    * @generated from field: repeated kino.media.v1.Fragment fragments = 7;
    */
   fragments: Fragment[];
+
+  /**
+   * How near its pictures come to the source's, where that was measured.
+   *
+   * @generated from field: kino.media.v1.SegmentQuality quality = 8;
+   */
+  quality?: SegmentQuality | undefined;
 };
 
 /**
@@ -219,6 +226,74 @@ export declare type Segment = Message<"kino.media.v1.Segment"> & {
  * Use `create(SegmentSchema)` to create a new message.
  */
 export declare const SegmentSchema: GenMessage<Segment>;
+
+/**
+ * Measured likeness of a segment's pictures to those that went into its encoder (at the rendition's own size), over one
+ * fragment in the segment's middle.
+ *
+ * @generated from message kino.media.v1.SegmentQuality
+ */
+export declare type SegmentQuality = Message<"kino.media.v1.SegmentQuality"> & {
+  /**
+   * How it was measured.
+   *
+   * @generated from field: kino.media.v1.SegmentQuality.Metric metric = 1;
+   */
+  metric: SegmentQuality_Metric;
+
+  /**
+   * Mean over the frames measured.
+   *
+   * @generated from field: double mean = 2;
+   */
+  mean: number;
+
+  /**
+   * The worst of the frames measured; equal to the mean where only that is known.
+   *
+   * @generated from field: double least = 3;
+   */
+  least: number;
+};
+
+/**
+ * Describes the message kino.media.v1.SegmentQuality.
+ * Use `create(SegmentQualitySchema)` to create a new message.
+ */
+export declare const SegmentQualitySchema: GenMessage<SegmentQuality>;
+
+/**
+ * How it was measured.
+ *
+ * @generated from enum kino.media.v1.SegmentQuality.Metric
+ */
+export enum SegmentQuality_Metric {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: METRIC_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * VMAF (Netflix), 0 to 100, its default model.
+   *
+   * @generated from enum value: METRIC_VMAF = 1;
+   */
+  VMAF = 1,
+
+  /**
+   * SSIM (Wang et al. 2004), 0 to 1; where VMAF could not be had.
+   *
+   * @generated from enum value: METRIC_SSIM = 2;
+   */
+  SSIM = 2,
+}
+
+/**
+ * Describes the enum kino.media.v1.SegmentQuality.Metric.
+ */
+export declare const SegmentQuality_MetricSchema: GenEnum<SegmentQuality_Metric>;
 
 /**
  * One coded version of a title's pictures or of one of its sound tracks.

@@ -7,7 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { AnalyzeResult, ExtractResult, ProbeResult, Source } from "../../preprocessor/v1/resources_pb.js";
 import type { Highlight } from "../../media/v1/media_pb.js";
 import type { Job, Task, TaskExplanation, Worker } from "./resources_pb.js";
-import type { Capabilities, EncodeAudioResult, EncodedRendition, EncodeVideoResult } from "../../encoder/v1/resources_pb.js";
+import type { Capabilities, EncodeAudioResult, EncodedRendition, EncodeRecord, EncodeVideoResult } from "../../encoder/v1/resources_pb.js";
 import type { Status } from "../../../google/rpc/status_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 
@@ -325,6 +325,81 @@ export declare type ExplainJobResponse = Message<"kino.scheduler.v1.ExplainJobRe
  * Use `create(ExplainJobResponseSchema)` to create a new message.
  */
 export declare const ExplainJobResponseSchema: GenMessage<ExplainJobResponse>;
+
+/**
+ * Request message for `SchedulerService.ListEncodeRecords`.
+ *
+ * @generated from message kino.scheduler.v1.ListEncodeRecordsRequest
+ */
+export declare type ListEncodeRecordsRequest = Message<"kino.scheduler.v1.ListEncodeRecordsRequest"> & {
+  /**
+   * Required. Format: `jobs/{job}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Optional. At most this many, 1 to 100; 20 when not set.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * Optional. `next_page_token` of the page before.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+
+  /**
+   * Optional. Only this share of the tasks, above 0 to 1; all when not set.
+   *
+   * @generated from field: double sample_share = 4;
+   */
+  sampleShare: number;
+
+  /**
+   * Optional. Decides which tasks a sample holds; the same ones for the same seed.
+   *
+   * @generated from field: string sample_seed = 5;
+   */
+  sampleSeed: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.ListEncodeRecordsRequest.
+ * Use `create(ListEncodeRecordsRequestSchema)` to create a new message.
+ */
+export declare const ListEncodeRecordsRequestSchema: GenMessage<ListEncodeRecordsRequest>;
+
+/**
+ * Response message for `SchedulerService.ListEncodeRecords`.
+ *
+ * @generated from message kino.scheduler.v1.ListEncodeRecordsResponse
+ */
+export declare type ListEncodeRecordsResponse = Message<"kino.scheduler.v1.ListEncodeRecordsResponse"> & {
+  /**
+   * Done tasks, by id.
+   *
+   * @generated from field: repeated kino.encoder.v1.EncodeRecord records = 1;
+   */
+  records: EncodeRecord[];
+
+  /**
+   * Token for the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.ListEncodeRecordsResponse.
+ * Use `create(ListEncodeRecordsResponseSchema)` to create a new message.
+ */
+export declare const ListEncodeRecordsResponseSchema: GenMessage<ListEncodeRecordsResponse>;
 
 /**
  * Request message for `SchedulerService.ListWorkers`.
@@ -893,6 +968,16 @@ export declare const SchedulerService: GenService<{
     methodKind: "unary";
     input: typeof ExplainJobRequestSchema;
     output: typeof ExplainJobResponseSchema;
+  },
+  /**
+   * Lists how the segments of a job came to be, by task; enough to make them again.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.ListEncodeRecords
+   */
+  listEncodeRecords: {
+    methodKind: "unary";
+    input: typeof ListEncodeRecordsRequestSchema;
+    output: typeof ListEncodeRecordsResponseSchema;
   },
   /**
    * Lists the workers that were heard of within the last hour. There are no pages.
