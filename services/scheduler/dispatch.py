@@ -1,20 +1,21 @@
 """Workers, their slots and leases: which task goes to whom, and when it is taken back.
 
-What must survive is in the store (fence, attempts, results); here is only what a restart may forget: open
-streams, how long each lease still lasts, and the progress of running tasks. After a restart every lease
-begins anew, so that workers have time to dial in again and name what they hold.
+What must survive is in the store: fences, attempts, results, and when each lease ends, for any scheduler on
+the same store takes it back then. Here are the streams of this process, and the progress of their tasks as
+last heard. A worker whose scheduler dies dials in at another and names what it holds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from services.runtime.clock import Clock
-from services.runtime.errors import Code, Unavailable
+from services.runtime.errors import Code, OutcomeUnknown, Unavailable
+from services.runtime.ids import new_id
 from services.runtime.logs import logger
 from services.scheduler.model import (
     FINAL_CODES,
@@ -33,31 +34,15 @@ from services.scheduler.model import (
     choose,
     is_fair,
 )
+from services.scheduler.sessions import Held, Session, Settled, Stop
 from services.scheduler.signals import Signals
-from services.scheduler.store import Ended, KnownWorker, Store
+from services.scheduler.store import Ended, Heard, Missed, Store
 
 _log = logger("scheduler")
 #: How often leases are looked at while there are any.
 _TICK_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """Tell the worker to stop a task."""
-
-    lease: Lease
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settled:
-    """Tell the worker that its result or failure was taken, or refused."""
-
-    lease: Lease
-    accepted: bool
-
-
-Word = Task | Stop | Settled | None
+#: How often the store is told what is heard of running tasks.
+_RENEW_S = LEASE.total_seconds() / 8
 
 
 class Publisher(Protocol):
@@ -71,44 +56,6 @@ class Publisher(Protocol):
 
     def collect(self, lease: Lease, keys: Sequence[str]) -> None:
         """Delete those of these objects that are not published."""
-
-
-@dataclass(kw_only=True)
-class Held:
-    """A lease as it runs."""
-
-    lease: Lease
-    #: When it ends without a word, by the monotonic clock.
-    until: float
-    #: When the progress last changed.
-    moved: float
-    #: Frames of the task.
-    frames: int = 0
-    progress: float = 0.0
-
-
-@dataclass(kw_only=True)
-class Session:
-    """A worker, with its open stream or without."""
-
-    worker_id: str
-    capabilities: bytes = b""
-    needs: frozenset[str] = frozenset()
-    slot_count: int = 0
-    last_seen: datetime
-    connected: bool = False
-    #: What is to be said on the stream; None ends it.
-    outbox: asyncio.Queue[Word] = field(default_factory=asyncio.Queue)
-    held: dict[tuple[str, str], Held] = field(default_factory=dict)
-
-    def known(self) -> KnownWorker:
-        """What is worth remembering of it."""
-        return KnownWorker(
-            worker_id=self.worker_id,
-            capabilities=self.capabilities,
-            slot_count=self.slot_count,
-            last_seen=self.last_seen,
-        )
 
 
 class Dispatcher:
@@ -125,23 +72,24 @@ class Dispatcher:
         self._virtual = 0
         self._turn = 0
         self._closing = False
+        self._renew_at = 0.0
+        #: No lease is taken back before: while nobody could renew them, all seem to have ended.
+        self._lenient_until = 0.0
 
     async def recover(self) -> None:
         """Take up what a predecessor left: leases go on, stored results are published."""
-        for task in await self._store.in_state(TaskState.RUNNING):
-            lease = Lease(job_id=task.job_id, task_id=task.task_id, fence=task.fence, worker=task.worker)
-            self._hold(self._session(task.worker), lease, task.frames)
-        for task in await self._store.in_state(TaskState.PUBLISHING):
-            self._publisher.done(
-                Lease(job_id=task.job_id, task_id=task.task_id, fence=task.fence, worker=task.worker)
-            )
+        self._be_lenient()
+        for lease in await self._store.take_publications(self._clock.now(), all_=True):
+            self._publisher.done(lease)
         self._virtual = min(await self._store.served(), default=0)
         self.wake()
 
     async def run(self) -> None:
         """Match and watch until cancelled, which ends all streams; sleeps while there is nothing to do."""
         try:
-            await self._run()
+            while True:
+                self._wake.clear()
+                await self._rest(await self._round())
         except asyncio.CancelledError:
             self._closing = True
             for session in self._sessions.values():
@@ -149,18 +97,26 @@ class Dispatcher:
             self._signals.close()
             raise
 
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
+    async def _round(self) -> float | None:
+        """Look after everything once; how long to rest when nothing happens."""
+        try:
             await self.tick()
             await self.match()
             due = await self._store.next_retry()
-            pause = _TICK_S if due is not None or any(s.held for s in self._sessions.values()) else None
-            try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        except (Unavailable, OutcomeUnknown) as error:
+            _log.warning("can't give out tasks", problem=error.message)
+            self._be_lenient()
+            return _TICK_S
+        if due is not None or any(session.held for session in self._sessions.values()):
+            return _TICK_S
+        return self._signals.bound_s
+
+    async def _rest(self, pause_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
 
     def wake(self) -> None:
         """Look for matches: a task or a slot has become free."""
@@ -181,37 +137,36 @@ class Dispatcher:
         """
         if self._closing:
             raise Unavailable(retry_after_ms=1_000)
-        old = self._session(worker_id)
-        old.outbox.put_nowait(None)
         session = Session(
             worker_id=worker_id,
+            session_id=new_id(),
             capabilities=capabilities,
             needs=needs,
             slot_count=slot_count,
             last_seen=self._clock.now(),
-            connected=True,
-            held=old.held,
         )
+        kept, lost = await self._store.hello(session.known(), frozenset(held), self._clock.now())
+        old = self._sessions.get(worker_id)
+        for task in kept:
+            before = old.held.get((task.job_id, task.task_id)) if old else None
+            self._hold(session, task, before.progress if before else task.progress)
         self._sessions[worker_id] = session
-        named = set(held)
-        kept = []
-        for holding in list(session.held.values()):
-            if holding.lease in named:
-                self._hold(session, holding.lease, holding.frames, holding.progress)
-                kept.append(holding.lease)
-            else:
-                await self._lose(holding, "the worker came back without it")
-        await self._see(session)
+        if old is not None:
+            old.outbox.put_nowait(None)
+        for task in lost:
+            await self._lose(task, "the worker came back without it")
         _log.info("worker connected", worker=worker_id, slots=slot_count, kept=len(kept))
         self.wake()
-        return session, kept
+        return session, [task.lease for task in kept]
 
     async def goodbye(self, session: Session) -> None:
         """The stream is gone; leases go on until they run out."""
-        session.connected = False
         if self._sessions.get(session.worker_id) is session:
-            await self._see(session)
+            del self._sessions[session.worker_id]
             self.wake()
+            # A store that is away is told by its silence.
+            with contextlib.suppress(Unavailable, OutcomeUnknown):
+                await self._store.goodbye(session.worker_id, session.session_id, self._clock.now())
 
     def progress(self, session: Session, lease: Lease, value: float) -> None:
         """A task goes on."""
@@ -220,7 +175,7 @@ class Dispatcher:
             session.outbox.put_nowait(Stop(lease=lease, reason="the lease is lost"))
         elif holding.progress != value:
             holding.progress, holding.moved = value, self._clock.monotonic()
-            self._signals.changed(lease.job_id)
+            self._signals.moved(lease.job_id)
 
     def segments_ready(self, session: Session, lease: Lease, segments: bytes, keys: Sequence[str]) -> None:
         """Segments are finished before their task is."""
@@ -263,44 +218,50 @@ class Dispatcher:
         session.outbox.put_nowait(Settled(lease=lease, accepted=ended.changed))
 
     async def tick(self) -> None:
-        """Take back leases that ran out, stop tasks that stand still."""
+        """Stop tasks that stand still, tell the store what is heard, take back leases that ran out."""
         now = self._clock.monotonic()
-        for session in list(self._sessions.values()):
-            for holding in list(session.held.values()):
-                if now >= holding.until:
-                    await self._lose(holding, f"nothing was heard for {LEASE.total_seconds():.0f} s")
-                    self._say_stop(holding.lease, "the lease ran out")
-                elif now - holding.moved >= STALL.total_seconds():
-                    await self._stall(holding)
-        self._forget(self._clock.now() - timedelta(hours=1))
+        for holding in self._held():
+            if now - holding.moved >= STALL.total_seconds():
+                await self._stall(holding)
+        if now >= self._renew_at:
+            await self._renew()
+        if now >= self._lenient_until:
+            for task in await self._store.expired(self._clock.now()):
+                await self._expire(task)
+        for lease in await self._store.take_publications(self._clock.now()):
+            self._publisher.done(lease)
 
     async def match(self) -> None:
         """Give waiting tasks to free slots until one of them is used up."""
         async with self._matching:
-            idle = {s.worker_id for s in self._sessions.values() if s.connected}
+            idle = dict(self._sessions)
             while idle:
-                worker_id = max(idle, key=lambda w: (self._free(w), w))
-                if self._free(worker_id) <= 0 or not await self._give(self._sessions[worker_id]):
-                    idle.discard(worker_id)
+                session = max(idle.values(), key=lambda s: (s.free, s.worker_id))
+                gone = self._sessions.get(session.worker_id) is not session
+                if gone or session.free <= 0 or not await self._give(session):
+                    del idle[session.worker_id]
 
     def stop(self, leases: Iterable[Lease], reason: str) -> None:
-        """Tell workers to stop tasks whose job has ended."""
+        """Tell workers to stop tasks whose job has ended; those of other schedulers are told by them."""
         for lease in leases:
             self._say_stop(lease, reason)
             self._release(lease)
 
-    def running(self, job_id: str) -> Mapping[str, Held]:
-        """The job's running tasks by id, with their progress."""
+    async def running(self, job_id: str) -> Mapping[str, Held]:
+        """The job's running tasks by id, with the progress heard here or else stored."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        here = {holding.lease: holding for holding in self._held()}
         return {
-            task_id: holding
-            for session in self._sessions.values()
-            for (job, task_id), holding in session.held.items()
-            if job == job_id
+            task.task_id: here.get(task.lease)
+            or Held(
+                lease=task.lease,
+                until=monotonic + (task.expire - now).total_seconds(),
+                moved=monotonic,
+                frames=task.frames,
+                progress=task.progress,
+            )
+            for task in await self._store.running(job_id)
         }
-
-    def sessions(self) -> Sequence[Session]:
-        """All workers known to this process."""
-        return list(self._sessions.values())
 
     def lease_left(self, holding: Held) -> float:
         """Seconds until the lease runs out without a word."""
@@ -313,21 +274,28 @@ class Dispatcher:
             picked[:] = [choose(candidates, virtual=self._virtual, turn=self._turn)]
             return picked[0]
 
-        task = await self._store.assign(session.needs, session.worker_id, self._clock.now(), pick)
+        task = await self._store.assign(
+            session.needs, session.worker_id, session.session_id, self._clock.now(), pick
+        )
         if task is None:
             return False
         if is_fair(self._turn):
             self._virtual = picked[0].served
         self._turn += 1
-        lease = Lease(job_id=task.job_id, task_id=task.task_id, fence=task.fence, worker=session.worker_id)
-        current = self._session(session.worker_id)
-        self._hold(current, lease, task.frames)
-        current.outbox.put_nowait(task)
+        self._hold(session, task, 0.0)
+        session.outbox.put_nowait(task)
         self._signals.changed(task.job_id)
         return True
 
     async def _fail(
-        self, lease: Lease, failure: Failure, progress: float, command: str = "", stderr: Sequence[str] = ()
+        self,
+        lease: Lease,
+        failure: Failure,
+        progress: float,
+        command: str = "",
+        stderr: Sequence[str] = (),
+        *,
+        expired: bool = False,
     ) -> Ended:
         attempt = Attempt(
             fence=lease.fence,
@@ -345,6 +313,7 @@ class Dispatcher:
             self._clock.now(),
             counts=failure.code not in WORKER_CODES,
             final=failure.code in FINAL_CODES,
+            expired=expired,
         )
         self._release(lease)
         self.stop(ended.stopped, "the job has failed")
@@ -352,9 +321,15 @@ class Dispatcher:
             _log.warning("attempt failed", task=lease.task, worker=lease.worker, reason=failure.reason)
         return ended
 
-    async def _lose(self, holding: Held, why: str) -> None:
+    async def _lose(self, task: Task, why: str, *, expired: bool = False) -> Ended:
         failure = Failure(code=Code.UNAVAILABLE, reason="WORKER_LOST", message=f"The worker was lost: {why}.")
-        await self._fail(holding.lease, failure, holding.progress)
+        return await self._fail(task.lease, failure, task.progress, expired=expired)
+
+    async def _expire(self, task: Task) -> None:
+        seconds = f"{LEASE.total_seconds():.0f}"
+        ended = await self._lose(task, f"nothing was heard for {seconds} s", expired=True)
+        if ended.changed:
+            self._say_stop(task.lease, "the lease ran out")
 
     async def _stall(self, holding: Held) -> None:
         seconds = f"{STALL.total_seconds():.0f}"
@@ -364,19 +339,48 @@ class Dispatcher:
         await self._fail(holding.lease, failure, holding.progress)
         self._say_stop(holding.lease, f"no progress for {seconds} s")
 
-    def _session(self, worker_id: str) -> Session:
-        if worker_id not in self._sessions:
-            self._sessions[worker_id] = Session(worker_id=worker_id, last_seen=self._clock.now())
-        return self._sessions[worker_id]
+    async def _renew(self) -> None:
+        """Tell the store what is heard here, and hear from it what others did to these leases."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        self._renew_at = monotonic + _RENEW_S
+        if not self._sessions:
+            return
+        heard = [
+            Heard(
+                lease=holding.lease,
+                expire=now + timedelta(seconds=holding.until - monotonic),
+                progress=holding.progress,
+            )
+            for holding in self._held()
+        ]
+        workers = [session.known() for session in self._sessions.values()]
+        self._drop(await self._store.renew(workers, heard, now))
+        for job_id in {each.lease.job_id for each in heard}:
+            self._signals.changed(job_id)
 
-    def _hold(self, session: Session, lease: Lease, frames: int, progress: float = 0.0) -> None:
+    def _drop(self, missed: Missed) -> None:
+        """Give up what others have taken: leases, and workers that have dialled in elsewhere."""
+        self.stop(missed.leases, "the lease is lost")
+        for session in list(self._sessions.values()):
+            if session.session_id in missed.sessions:
+                del self._sessions[session.worker_id]
+                session.outbox.put_nowait(None)
+
+    def _held(self) -> list[Held]:
+        return [holding for session in self._sessions.values() for holding in session.held.values()]
+
+    def _hold(self, session: Session, task: Task, progress: float) -> None:
         now = self._clock.monotonic()
-        session.held[lease.job_id, lease.task_id] = Held(
-            lease=lease, until=now + LEASE.total_seconds(), moved=now, frames=frames, progress=progress
+        session.held[task.job_id, task.task_id] = Held(
+            lease=task.lease,
+            until=now + LEASE.total_seconds(),
+            moved=now,
+            frames=task.frames,
+            progress=progress,
         )
 
     def _heard(self, session: Session, lease: Lease) -> Held | None:
-        """Renew the lease; None when it isn't this worker's any more."""
+        """Note that the lease lives; None when it isn't this worker's any more."""
         session.last_seen = self._clock.now()
         holding = session.held.get((lease.job_id, lease.task_id))
         if holding is None or holding.lease != lease:
@@ -394,17 +398,8 @@ class Dispatcher:
 
     def _say_stop(self, lease: Lease, reason: str) -> None:
         session = self._sessions.get(lease.worker)
-        if session is not None and session.connected:
+        if session is not None:
             session.outbox.put_nowait(Stop(lease=lease, reason=reason))
 
-    def _free(self, worker_id: str) -> int:
-        session = self._sessions[worker_id]
-        return session.slot_count - len(session.held) if session.connected else 0
-
-    def _forget(self, before: datetime) -> None:
-        for session in list(self._sessions.values()):
-            if not session.connected and not session.held and session.last_seen < before:
-                del self._sessions[session.worker_id]
-
-    async def _see(self, session: Session) -> None:
-        await self._store.see_worker(session.known())
+    def _be_lenient(self) -> None:
+        self._lenient_until = self._clock.monotonic() + LEASE.total_seconds()

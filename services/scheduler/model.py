@@ -179,6 +179,10 @@ class Task(NewTask):
     worker: str
     #: Not assigned before this moment.
     not_before: datetime | None
+    #: When the lease of a running task ends unless its worker is heard.
+    expire: datetime
+    #: How far a running task was when that was last stored, 0 to 1.
+    progress: float
     #: Serialised result message, once there is one.
     result: bytes = b""
 
@@ -186,6 +190,11 @@ class Task(NewTask):
     def name(self) -> str:
         """Resource name."""
         return f"jobs/{self.job_id}/tasks/{self.task_id}"
+
+    @property
+    def lease(self) -> Lease:
+        """The lease it is, or was last, given under."""
+        return Lease(job_id=self.job_id, task_id=self.task_id, fence=self.fence, worker=self.worker)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from services.scheduler import plan
 from services.scheduler.dispatch import Dispatcher
 from services.scheduler.model import Chunk, Failure, Job, JobState, TaskState
 from services.scheduler.publish import SegmentPublisher
-from services.scheduler.remote import failure_of_error, patiently
+from services.scheduler.remote import failure_of_error, passes, patiently, through_outages
 from services.scheduler.signals import Signals
 from services.scheduler.store import Store
 from services.scheduler.wire import status_of_failure
@@ -80,7 +80,7 @@ class Pipeline:
         windows: list[preprocessor_api.Window] = []
 
         async def work(job: Job) -> None:
-            windows.extend(await self._plan(job))
+            windows[:] = await self._plan(job)
 
         return len(windows) if await self._step(job_id, work) else 0
 
@@ -98,6 +98,9 @@ class Pipeline:
 
     async def finish(self, job_id: str) -> str:
         """End the job in whatever state, tell the catalogue, and remove what wasn't published. The state."""
+        return await through_outages(partial(self._finish, job_id))
+
+    async def _finish(self, job_id: str) -> str:
         await self._store.end_job(job_id, JobState.SUCCEEDED, None, self._clock.now())
         self._signals.changed(job_id)
         job = await self._store.job(job_id)
@@ -106,11 +109,16 @@ class Pipeline:
                 await self._fail_media(job, job.failure or _CANCELED)
             await self._publisher.collect_orphans(job_id)
         except Exception as error:
+            if passes(error):
+                raise
             _log.error("clearing up failed", job=job.name, exc_info=error)
         await self._store.close_job(job_id)
         return job.state.value
 
     async def _step(self, job_id: str, work: Callable[[Job], Awaitable[None]]) -> bool:
+        return await through_outages(partial(self._once, job_id, work))
+
+    async def _once(self, job_id: str, work: Callable[[Job], Awaitable[None]]) -> bool:
         try:
             job = await self._store.job(job_id)
             if job.state.ended:
@@ -119,6 +127,8 @@ class Pipeline:
         except _JobOver:
             return False
         except Exception as error:
+            if passes(error):
+                raise
             if not isinstance(error, KinoError):
                 _log.error("step failed", job=job_id, exc_info=error)
             ended = await self._store.end_job(
@@ -270,7 +280,7 @@ class Pipeline:
 
     async def _wait_all(self, job: Job) -> None:
         async def done() -> bool:
-            return await self._store.open_tasks(job.job_id) == 0
+            return not await self._store.has_open_tasks(job.job_id)
 
         await self._until(job, done)
 
@@ -289,7 +299,7 @@ class Pipeline:
             while not await holds():
                 if not await self._alive(job.job_id):
                     raise _JobOver
-                await changed.wait()
+                await self._signals.wait(changed)
                 changed.clear()
         if not await self._alive(job.job_id):
             raise _JobOver

@@ -23,7 +23,7 @@ from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
 from services.scheduler.model import Job, Lease, Task, TaskKind, TaskState
 from services.scheduler.plan import extras_keys
-from services.scheduler.remote import detached, failure_of_error, patiently
+from services.scheduler.remote import detached, failure_of_error, passes, patiently, through_outages
 from services.scheduler.signals import Signals
 from services.scheduler.store import Ended, Store
 
@@ -73,9 +73,11 @@ class SegmentPublisher:
             try:
                 await self._collect(job_id, None)
             except Exception as error:
-                finished.set_exception(error)
+                if not finished.done():
+                    finished.set_exception(error)
             else:
-                finished.set_result(None)
+                if not finished.done():
+                    finished.set_result(None)
 
         self._enqueue(job_id, work)
         await finished
@@ -98,7 +100,7 @@ class SegmentPublisher:
         while not queue.empty():
             work = queue.get_nowait()
             try:
-                await work()
+                await through_outages(work)
             except Exception as error:
                 _log.error("publication failed", job=job_id, exc_info=error)
         del self._queues[job_id]
@@ -108,6 +110,8 @@ class SegmentPublisher:
         try:
             await self._publish(job, rendition)
         except KinoError as error:
+            if passes(error):
+                raise
             # The result of the task brings the same segments again; then it counts.
             _log.warning("early publication refused", task=lease.task, reason=error.reason)
         self._signals.changed(job.job_id)
@@ -120,6 +124,8 @@ class SegmentPublisher:
             if await self._publish_result(job, task):
                 await self._store.settle(job.job_id, task.task_id)
         except Exception as error:
+            if passes(error):
+                raise
             _log.error("publication refused", task=task.name, exc_info=error)
             now = self._clock.now()
             self.on_ended(

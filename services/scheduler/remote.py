@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from services.runtime.errors import Code, KinoError
+from services.runtime.errors import Code, KinoError, OutcomeUnknown
 from services.runtime.logs import logger
 from services.runtime.status import error_of
 from services.scheduler.model import Failure
@@ -34,6 +34,7 @@ _FINAL = frozenset(
 _BROKEN = frozenset({Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS})
 _MAX_BROKEN = 6
 _MAX_WAIT_S = 15.0
+_MAX_STORE_WAIT_S = 2.0
 
 
 async def patiently(call: Callable[[], Awaitable[T]], alive: Callable[[], Awaitable[bool]]) -> T | None:
@@ -60,6 +61,27 @@ async def patiently(call: Callable[[], Awaitable[T]], alive: Callable[[], Awaita
         await asyncio.sleep(wait_s * random.uniform(0.5, 1))
         wait_s = min(wait_s * 2, _MAX_WAIT_S)
     return None
+
+
+async def through_outages(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`, which may run again, begun anew while our own store is away."""
+    wait_s = 0.1
+    while True:
+        try:
+            return await work()
+        except KinoError as error:
+            if not passes(error):
+                raise
+            _log.warning("waits for the store", cause=error.message, wait_s=wait_s)
+        await asyncio.sleep(wait_s * random.uniform(0.5, 1))
+        wait_s = min(wait_s * 2, _MAX_STORE_WAIT_S)
+
+
+def passes(error: Exception) -> bool:
+    """Whether the error is that of an engine that is away for a while, or full."""
+    if isinstance(error, OutcomeUnknown):
+        return True
+    return isinstance(error, KinoError) and error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 
 
 def failure_of_error(error: Exception) -> Failure:

@@ -16,9 +16,10 @@ from services.runtime.clock import Clock
 from services.runtime.errors import Code
 from services.runtime.paging import Pager, page_size
 from services.scheduler import plan, wire
-from services.scheduler.dispatch import Dispatcher, Session, Settled, Stop, Word
+from services.scheduler.dispatch import Dispatcher
 from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease, TaskState
 from services.scheduler.schema import to_us
+from services.scheduler.sessions import Session, Settled, Stop, Word
 from services.scheduler.store import RANKS, Store
 from services.scheduler.usecases import Jobs
 
@@ -112,8 +113,13 @@ class SchedulerServicer(SchedulerServiceServicer):
         if len(found) > limit:
             last = found[limit - 1][0]
             token = self._pager.token(query, [RANKS[last.state], last.priority, last.task_id])
-        now = self._clock.now()
-        tasks = [wire.explanation(task, tried, self._dispatcher, now) for task, tried in found[:limit]]
+        running, workers = await self._dispatcher.running(job.job_id), await self._jobs.workers()
+        tasks = []
+        for task, tried in found[:limit]:
+            holding = running.get(task.task_id)
+            left_s = self._dispatcher.lease_left(holding) if holding else LEASE.total_seconds()
+            step = wire.next_step(task, left_s, workers, self._clock.now())
+            tasks.append(wire.explanation(task, tried, holding, step))
         return api.ExplainJobResponse(job=await self._message(job), tasks=tasks, next_page_token=token)
 
     async def ListEncodeRecords(
@@ -140,11 +146,12 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     async def ListWorkers(self, request: api.ListWorkersRequest, context: Context) -> api.ListWorkersResponse:
         """See the contract."""
-        sessions = {session.worker_id: session for session in self._dispatcher.sessions()}
-        workers = await self._jobs.workers()
-        return api.ListWorkersResponse(
-            workers=[wire.worker_message(known, sessions.get(known.worker_id)) for known in workers]
-        )
+        held, now = await self._jobs.held(), self._clock.now()
+        workers = [
+            wire.worker_message(known, held.get(known.worker_id, ()), now)
+            for known in await self._jobs.workers()
+        ]
+        return api.ListWorkersResponse(workers=workers)
 
     async def Work(
         self, requests: AsyncIterator[api.WorkRequest], context: Context
@@ -252,4 +259,4 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     async def _message(self, job: Job) -> scheduler.Job:
         counts = await self._jobs.counts(job.job_id)
-        return wire.job_message(job, counts, self._dispatcher.running(job.job_id))
+        return wire.job_message(job, counts, await self._dispatcher.running(job.job_id))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from services.runtime.errors import Code
 from services.scheduler.model import Attempt, Chunk, Failure, Job, JobState, Task, TaskKind, TaskState
+from services.scheduler.store import KnownWorker
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _META = sa.MetaData()
@@ -29,9 +30,10 @@ JOBS = _table(
 )  # fmt: skip
 TASKS = _table(
     "tasks", "job_id", "task_id", "kind", "need", "priority", "frames", "chunk", "summary", "state", "rank",
-    "fence", "attempt", "failures", "losses", "worker", "not_before_us", "spec", "result",
+    "fence", "attempt", "failures", "losses", "worker", "not_before_us", "expire_us", "progress", "spec",
+    "result",
     priority=_INT, frames=_INT, chunk=_INT, rank=_INT, fence=_INT, attempt=_INT, failures=_INT, losses=_INT,
-    not_before_us=_INT, spec=_BLOB, result=_BLOB,
+    not_before_us=_INT, expire_us=_INT, progress=sa.Float, spec=_BLOB, result=_BLOB,
 )  # fmt: skip
 ATTEMPTS = _table(
     "attempts", "job_id", "task_id", "fence", "attempt", "worker", "start_time_us", "end_time_us", "command",
@@ -44,7 +46,7 @@ CHUNKS = _table(
 )  # fmt: skip
 SEGMENTS = _table("segments", "job_id", "rendition_id", "number", "object_key", number=_INT)
 WORKERS = _table(
-    "workers", "worker_id", "capabilities", "slot_count", "last_seen_us",
+    "workers", "worker_id", "capabilities", "slot_count", "last_seen_us", "session",
     capabilities=_BLOB, slot_count=_INT, last_seen_us=_INT,
 )  # fmt: skip
 #: The columns of a task without the two large ones.
@@ -118,6 +120,8 @@ def task_of(row: Any) -> Task:
         losses=row.losses,
         worker=row.worker,
         not_before=from_us(row.not_before_us) if row.not_before_us else None,
+        expire=from_us(row.expire_us),
+        progress=row.progress,
         spec=getattr(row, "spec", b""),
         result=getattr(row, "result", b""),
     )
@@ -135,6 +139,17 @@ def attempt_of(row: Any) -> Attempt:
         stderr_lines=tuple(json.loads(row.stderr_lines)),
         failure=failure_of(row.failure),
         progress=row.progress,
+    )
+
+
+def worker_of(row: Any) -> KnownWorker:
+    """A worker of its row."""
+    return KnownWorker(
+        worker_id=row.worker_id,
+        capabilities=row.capabilities,
+        slot_count=row.slot_count,
+        last_seen=from_us(row.last_seen_us),
+        session=row.session,
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 
 from services.runtime.errors import NotFound
 from services.scheduler.model import (
+    LEASE,
     Failure,
     Job,
     JobNotFound,
@@ -34,6 +35,8 @@ from services.scheduler.store import RANKS, Ended
 
 #: States of a task that has not ended.
 OPEN = tuple(state.value for state in TaskState if not state.ended)
+#: Engines take no more than some thousands in one statement.
+_PARAMETERS = 500
 
 
 def is_task(job_id: str, task_id: str) -> Any:
@@ -69,9 +72,18 @@ def set_task(conn: Connection, job_id: str, task_id: str, state: TaskState, **va
     )
 
 
+def known_tasks(conn: Connection, job_id: str, task_ids: Sequence[str]) -> set[str]:
+    """Those of these tasks that are there."""
+    known: set[str] = set()
+    for first in range(0, len(task_ids), _PARAMETERS):
+        some = TASKS.c.task_id.in_(task_ids[first : first + _PARAMETERS])
+        known |= set(conn.execute(select(TASKS.c.task_id).where(TASKS.c.job_id == job_id, some)).scalars())
+    return known
+
+
 def insert_tasks(conn: Connection, job_id: str, tasks: Sequence[NewTask]) -> None:
     """Add those tasks that aren't there yet."""
-    known = set(conn.execute(select(TASKS.c.task_id).where(TASKS.c.job_id == job_id)).scalars())
+    known = known_tasks(conn, job_id, [task.task_id for task in tasks])
     rows = [
         {
             **asdict(task),
@@ -85,6 +97,8 @@ def insert_tasks(conn: Connection, job_id: str, tasks: Sequence[NewTask]) -> Non
             "losses": 0,
             "worker": "",
             "not_before_us": 0,
+            "expire_us": 0,
+            "progress": 0.0,
             "result": b"",
         }
         for task in tasks
@@ -96,8 +110,11 @@ def insert_tasks(conn: Connection, job_id: str, tasks: Sequence[NewTask]) -> Non
 
 def take_lease(conn: Connection, task: Task, worker: str, now: datetime) -> Task:
     """Give a task to a worker, with the next fence."""
-    fence, attempt = task.fence + 1, task.attempt + 1
-    set_task(conn, task.job_id, task.task_id, TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
+    fence, attempt, expire = task.fence + 1, task.attempt + 1, now + LEASE
+    set_task(
+        conn, task.job_id, task.task_id, TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker,
+        expire_us=to_us(expire), progress=0.0,
+    )  # fmt: skip
     conn.execute(
         insert(ATTEMPTS).values(
             job_id=task.job_id,
@@ -111,7 +128,7 @@ def take_lease(conn: Connection, task: Task, worker: str, now: datetime) -> Task
             progress=0.0,
         )
     )
-    return replace(task, state=TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker)
+    return replace(task, state=TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker, expire=expire)
 
 
 def held_task(conn: Connection, lease: Lease) -> Task | None:
@@ -146,9 +163,7 @@ def finish_job(
     set_job(conn, job_id, state=state.value, failure=failure_text(failure), end_time_us=to_us(now))
     live = and_(TASKS.c.job_id == job_id, TASKS.c.state.in_(OPEN))
     running = conn.execute(select(*LIGHT).where(live, TASKS.c.state == TaskState.RUNNING.value)).all()
-    stopped = tuple(
-        Lease(job_id=job_id, task_id=row.task_id, fence=row.fence, worker=row.worker) for row in running
-    )
+    stopped = tuple(task_of(row).lease for row in running)
     for lease in stopped:
         end_attempt(conn, lease, now)
     canceled = TaskState.CANCELED

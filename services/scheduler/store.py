@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from services.scheduler.model import (
+    LEASE,
     Attempt,
     Candidate,
     Chunk,
@@ -57,6 +58,32 @@ class KnownWorker:
     capabilities: bytes
     slot_count: int
     last_seen: datetime
+    #: Id of its open stream, at whichever scheduler; empty when it has none.
+    session: str = ""
+
+    def connected(self, now: datetime) -> bool:
+        """Whether its stream is open, as far as is stored: a scheduler that is gone says nothing any more."""
+        return bool(self.session) and now - self.last_seen < LEASE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A lease whose worker was heard of."""
+
+    lease: Lease
+    #: When it ends now.
+    expire: datetime
+    progress: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """What a scheduler had not noticed until it told the store what it hears."""
+
+    #: Leases that no longer hold.
+    leases: frozenset[Lease]
+    #: Streams whose workers have opened another one since.
+    sessions: frozenset[str]
 
 
 class Store(Protocol):
@@ -114,22 +141,50 @@ class Store(Protocol):
     async def in_state(self, state: TaskState) -> list[Task]:
         """All tasks in a state, without spec and result."""
 
-    async def open_tasks(self, job_id: str) -> int:
-        """Number of the job's tasks that have not ended."""
+    async def has_open_tasks(self, job_id: str) -> bool:
+        """Whether a task of the job has not ended."""
 
     async def counts(self, job_id: str) -> Counts:
         """How far the job is."""
+
+    async def hello(
+        self, worker: KnownWorker, named: Collection[Lease], now: datetime
+    ) -> tuple[list[Task], list[Task]]:
+        """A worker has opened a stream and names what it holds. Ends its other streams, wherever they are.
+
+        Returns the tasks it keeps, their leases renewed, and those it was thought to hold and didn't name;
+        without spec and result.
+        """
+
+    async def goodbye(self, worker_id: str, session: str, now: datetime) -> None:
+        """A stream is closed."""
+
+    async def renew(self, workers: Sequence[KnownWorker], heard: Sequence[Heard], now: datetime) -> Missed:
+        """Note which workers were heard of, and how long their leases last."""
 
     async def assign(
         self,
         needs: frozenset[str],
         worker: str,
+        session: str,
         now: datetime,
         pick: Callable[[Sequence[Candidate]], Candidate],
     ) -> Task | None:
         """Give the worker the best waiting task of the job that `pick` chooses, with a higher fence.
 
-        None when no waiting task is among its `needs`.
+        None when no waiting task is among its `needs`, or when `session` is no longer its stream.
+        """
+
+    async def expired(self, now: datetime) -> list[Task]:
+        """Running tasks whose lease has ended, without spec and result."""
+
+    async def running(self, job_id: str) -> list[Task]:
+        """The job's running tasks, without spec and result."""
+
+    async def take_publications(self, now: datetime, *, all_: bool = False) -> list[Lease]:
+        """Stored results whose publication nobody has cared for lately; the caller does for some time now.
+
+        `all_`: also those that somebody may be caring for.
         """
 
     async def served(self) -> list[int]:
@@ -141,7 +196,10 @@ class Store(Protocol):
     async def complete(
         self, lease: Lease, state: TaskState, result: bytes, command: str, now: datetime
     ) -> bool:
-        """Store a result and give up the lease. False when the lease no longer holds."""
+        """Store a result and give up the lease. False when the lease no longer holds.
+
+        A result that waits for its publication is the caller's to publish for some time.
+        """
 
     async def published(
         self, job_id: str, rendition: str, keys: Mapping[int, str], playable: datetime | None
@@ -152,12 +210,19 @@ class Store(Protocol):
         """PUBLISHING becomes SUCCEEDED."""
 
     async def fail(
-        self, lease: Lease, attempt: Attempt, now: datetime, *, counts: bool, final: bool
+        self,
+        lease: Lease,
+        attempt: Attempt,
+        now: datetime,
+        *,
+        counts: bool,
+        final: bool,
+        expired: bool = False,
     ) -> Ended:
         """Note a failed attempt: the task waits again, or, when it is used up, fails and its job with it.
 
-        `counts`: a failing of the task, else of its worker. `attempt` brings command, error lines, failure,
-        progress.
+        `counts`: a failing of the task, else of its worker. `expired`: only if its lease has ended, else
+        nothing changes. `attempt` brings command, error lines, failure, progress.
         """
 
     async def fail_publication(self, job_id: str, task_id: str, failure: Failure, now: datetime) -> Ended:
@@ -170,9 +235,6 @@ class Store(Protocol):
 
         `after` is (rank, priority, id) of the last one before, empty for the first page; see `rank_of`.
         """
-
-    async def see_worker(self, worker: KnownWorker) -> None:
-        """Remember a worker."""
 
     async def workers(self, since: datetime) -> list[KnownWorker]:
         """Workers heard of since then, by id."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 
 from services.runtime.clock import Clock
 from services.runtime.errors import Unavailable
 from services.scheduler.dispatch import Dispatcher
-from services.scheduler.model import Attempt, Job, JobState, Task
+from services.scheduler.model import Attempt, Job, JobState, Task, TaskState
 from services.scheduler.signals import Signals
 from services.scheduler.store import Counts, Ended, KnownWorker, Store
 
@@ -25,9 +25,9 @@ class Jobs:
         signals: Signals,
         dispatcher: Dispatcher,
         clock: Clock,
-        start: Callable[[str], Awaitable[None]],
+        start: Callable[[], None],
     ) -> None:
-        """`start` begins the workflow of a stored job, or goes on with it."""
+        """`start` has the workflows of stored jobs begun."""
         self._store = store
         self._signals = signals
         self._dispatcher = dispatcher
@@ -38,7 +38,7 @@ class Jobs:
         """Store a job and start it; the same job again when its id is known."""
         stored = await self._store.create_job(job)
         if not stored.state.ended:
-            await self._start(stored.job_id)
+            self._start()
         return stored
 
     async def get(self, job_id: str) -> Job:
@@ -75,7 +75,7 @@ class Jobs:
                 yield job
                 if job.state.ended:
                     return
-                await changed.wait()
+                await self._signals.wait(changed)
                 if self._signals.closed:
                     raise Unavailable(retry_after_ms=1_000)
 
@@ -87,7 +87,11 @@ class Jobs:
 
     async def workers(self) -> list[KnownWorker]:
         """Workers heard of within the last hour."""
-        stored = await self._store.workers(self._clock.now() - WORKER_MEMORY)
-        known = {worker.worker_id: worker for worker in stored}
-        known |= {s.worker_id: s.known() for s in self._dispatcher.sessions() if s.connected}
-        return [known[worker_id] for worker_id in sorted(known)]
+        return await self._store.workers(self._clock.now() - WORKER_MEMORY)
+
+    async def held(self) -> Mapping[str, list[str]]:
+        """The names of running tasks by worker."""
+        names: dict[str, list[str]] = {}
+        for task in await self._store.in_state(TaskState.RUNNING):
+            names.setdefault(task.worker, []).append(task.name)
+        return names

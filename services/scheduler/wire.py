@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from google.rpc import error_details_pb2, status_pb2
@@ -17,8 +17,8 @@ from services.runtime.names import parse
 from services.runtime.status import status_of
 from services.runtime.wire import timestamp_or_none
 from services.scheduler import plan
-from services.scheduler.dispatch import Dispatcher, Held, Session
 from services.scheduler.model import LEASE, Attempt, Failure, Job, JobState, Lease, Task, TaskKind, TaskState
+from services.scheduler.sessions import Held
 from services.scheduler.store import Counts, KnownWorker
 
 JOB = "jobs/{job}"
@@ -153,10 +153,9 @@ def record_message(task: Task) -> encoder.EncodeRecord:
 
 
 def explanation(
-    task: Task, attempts: list[Attempt], dispatcher: Dispatcher, now: datetime
+    task: Task, attempts: list[Attempt], holding: Held | None, next_step: str
 ) -> scheduler.TaskExplanation:
-    """A task with its history."""
-    holding = dispatcher.running(task.job_id).get(task.task_id)
+    """A task with its history; `holding` while it runs."""
     return scheduler.TaskExplanation(
         task=task.name,
         summary=task.summary,
@@ -164,7 +163,7 @@ def explanation(
         priority=task.priority,
         state=_STATES[task.state],
         attempts=[attempt_message(attempt, holding) for attempt in attempts],
-        next_step=next_step(task, holding, dispatcher, now),
+        next_step=next_step,
     )
 
 
@@ -183,10 +182,10 @@ def attempt_message(attempt: Attempt, holding: Held | None) -> scheduler.Attempt
     )
 
 
-def next_step(task: Task, holding: Held | None, dispatcher: Dispatcher, now: datetime) -> str:
-    """What happens next and when, in words."""
+def next_step(task: Task, left_s: float, workers: Sequence[KnownWorker], now: datetime) -> str:
+    """What happens next and when, in words; `left_s` is how long the lease of a running task lasts."""
     if task.state is TaskState.WAITING:
-        able = [s for s in dispatcher.sessions() if s.connected and task.need in s.needs]
+        able = [w for w in workers if w.connected(now) and task.need in _needs(w)]
         if task.not_before is not None and task.not_before > now:
             seconds = (task.not_before - now).total_seconds()
             return f"Tried again in {seconds:.0f} s (attempt {task.attempt + 1})."
@@ -194,8 +193,7 @@ def next_step(task: Task, holding: Held | None, dispatcher: Dispatcher, now: dat
             return f"Waits for a worker that can {plan.need_in_words(task.need)}: none is connected."
         return f"Goes to the next free slot of {len(able)} workers that can {plan.need_in_words(task.need)}."
     if task.state is TaskState.RUNNING:
-        left = dispatcher.lease_left(holding) if holding else LEASE.total_seconds()
-        return f"Runs on workers/{task.worker}; given to another one if nothing is heard for {left:.0f} s."
+        return f"Runs on workers/{task.worker}; given to another one if nothing is heard for {left_s:.0f} s."
     if task.state is TaskState.PUBLISHING:
         return "Done; its segments are being published."
     ends = {
@@ -206,16 +204,19 @@ def next_step(task: Task, holding: Held | None, dispatcher: Dispatcher, now: dat
     return ends[task.state]
 
 
-def worker_message(known: KnownWorker, session: Session | None) -> scheduler.Worker:
+def _needs(worker: KnownWorker) -> frozenset[str]:
+    return plan.needs_of(encoder.Capabilities.FromString(worker.capabilities))
+
+
+def worker_message(known: KnownWorker, tasks: Sequence[str], now: datetime) -> scheduler.Worker:
     """A worker as operators see it."""
-    seen = max(known.last_seen, session.last_seen) if session else known.last_seen
     return scheduler.Worker(
         name=f"workers/{known.worker_id}",
         capabilities=encoder.Capabilities.FromString(known.capabilities),
         slot_count=known.slot_count,
-        tasks=sorted(held.lease.task for held in session.held.values()) if session else [],
-        connected=session.connected if session else False,
-        last_seen_time=timestamp_or_none(seen),
+        tasks=sorted(tasks),
+        connected=known.connected(now),
+        last_seen_time=timestamp_or_none(known.last_seen),
     )
 
 

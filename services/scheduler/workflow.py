@@ -9,54 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import fcntl
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy.engine import make_url
 
-from services.runtime.errors import FailedPrecondition
-from services.runtime.logs import logger
 from services.scheduler.pipeline import Pipeline
 
 T = TypeVar("T")
 
-_log = logger("scheduler")
-#: Who recovers whose workflows: two live processes with one id would run everything twice, hence the lock.
-EXECUTOR_ID = "s0"
 #: Recovery takes up workflows of the same version only: raise it when the order of steps changes.
 APPLICATION_VERSION = "1"
-
-
-class ExecutorInUse(FailedPrecondition):
-    """Another scheduler already runs as {executor} on this data: stop it first."""
-
-    reason = "SCHEDULER_IN_USE"
-    fields = ("executor",)
+_POOL_SIZE = 5
 
 
 class WorkflowEngine:
-    """Runs the workflow of every job that is not closed."""
+    """Runs the workflow of every job that is not closed.
 
-    def __init__(self, url: str, lock_file: Path, pipeline: Pipeline) -> None:
-        """`url` is the engine's own database; `lock_file` says that this executor is alive."""
+    One process at a time may run as an executor: it holds that executor's lock (`services.scheduler.locks`).
+    """
+
+    def __init__(self, url: str, executor_id: str, pipeline: Pipeline) -> None:
+        """`url` is the engine's own database."""
         self._url = url
-        self._lock_file = lock_file
+        self._executor_id = executor_id
         self._pipeline = pipeline
         self._service_loop = asyncio.get_running_loop()
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
-        self._lock: int | None = None
         self._job: Callable[[str], Coroutine[Any, Any, str]] | None = None
+        self._steps: set[Future[Any]] = set()
 
     async def launch(self) -> None:
-        """Start, and take up what a predecessor left. Raises `ExecutorInUse`."""
-        self._lock = _lock_of(self._lock_file)
+        """Start, and take up what this executor left when it ended."""
         _use_wal(self._url)
         self._thread = threading.Thread(target=self._loop.run_forever, name="workflows", daemon=True)
         self._thread.start()
@@ -66,30 +56,36 @@ class WorkflowEngine:
             await self.close()
             raise
 
-    @property
-    def launched(self) -> bool:
-        """Whether it takes jobs."""
-        return self._job is not None
-
     async def start(self, job_id: str) -> None:
-        """Start the workflow of a job; one that is known already goes on undisturbed."""
+        """Start the workflow of a job; one known already, to whichever executor, goes on undisturbed."""
         await self._there(self._start(job_id))
 
+    async def others(self) -> set[str]:
+        """Other executors that have unfinished workflows, alive or not."""
+        found = await self._there(_pending(None))
+        return {status.executor_id for status in found if status.executor_id} - {self._executor_id}
+
+    async def adopt(self, executor_id: str) -> int:
+        """Hand the workflows of an executor whose lock we hold to those that are alive; their number."""
+        workflows = [status.workflow_id for status in await self._there(_pending(executor_id))]
+        if workflows:
+            await self._there(DBOS.resume_workflows_async(workflows))
+        return len(workflows)
+
     async def close(self) -> None:
-        """Stop without ending the workflows: they go on after the next start."""
+        """Stop at once, without ending the workflows: they go on after the next start."""
         if self._thread is not None:
             # Stands still first: a workflow must not take the end of its engine for an error of its own.
             self._loop.call_soon_threadsafe(self._loop.stop)
             await asyncio.to_thread(self._thread.join)
+            self._thread = None
+            for running in list(self._steps):
+                running.cancel()
             await asyncio.to_thread(DBOS.destroy)
             await asyncio.to_thread(_end, self._loop)
-            self._thread = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     async def _launch(self) -> None:
-        DBOS(config=_config(self._url))
+        DBOS(config=_config(self._url, self._executor_id))
         job = self._define()
         DBOS.launch()
         self._job = job
@@ -100,7 +96,7 @@ class WorkflowEngine:
         async def step(fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
             return await DBOS.run_step_async({"name": fn.__name__}, self._here, fn, *args)
 
-        @DBOS.workflow(name="job")
+        @DBOS.workflow(name="job", max_recovery_attempts=None)
         async def job(job_id: str) -> str:
             if await step(steps.begin, job_id):
                 windows = await step(steps.plan, job_id)
@@ -122,6 +118,8 @@ class WorkflowEngine:
     async def _here(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Run on the service's loop, from the workflows' loop."""
         future = contextvars.Context().run(asyncio.run_coroutine_threadsafe, fn(*args), self._service_loop)
+        self._steps.add(future)
+        future.add_done_callback(self._steps.discard)
         return await asyncio.wrap_future(future)
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
@@ -143,12 +141,23 @@ def _end(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _config(url: str) -> DBOSConfig:
+async def _pending(executor_id: str | None) -> list[Any]:
+    return await DBOS.list_workflows_async(
+        status="PENDING",
+        executor_id=executor_id,
+        app_version=APPLICATION_VERSION,
+        load_input=False,
+        load_output=False,
+    )
+
+
+def _config(url: str, executor_id: str) -> DBOSConfig:
     return DBOSConfig(
         name="kino",
         system_database_url=url,
         application_version=APPLICATION_VERSION,
-        executor_id=EXECUTOR_ID,
+        executor_id=executor_id,
+        sys_db_pool_size=_POOL_SIZE,
         enable_otlp=False,
         log_level="ERROR",
     )
@@ -162,14 +171,3 @@ def _use_wal(url: str) -> None:
         connection = sqlite3.connect(str(parsed.database))
         connection.execute("PRAGMA journal_mode = WAL")
         connection.close()
-
-
-def _lock_of(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ExecutorInUse(EXECUTOR_ID) from None
-    return handle

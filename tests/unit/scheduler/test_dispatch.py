@@ -9,7 +9,7 @@ from pathlib import Path
 from services.runtime.clock import ManualClock
 from services.runtime.errors import Code
 from services.runtime.sql import Database
-from services.scheduler.dispatch import Dispatcher, Session, Settled, Stop, Word
+from services.scheduler.dispatch import Dispatcher
 from services.scheduler.model import (
     LEASE,
     MAX_LOSSES,
@@ -25,6 +25,7 @@ from services.scheduler.model import (
     Tier,
     priority,
 )
+from services.scheduler.sessions import Session, Settled, Stop, Word
 from services.scheduler.signals import Signals
 from services.scheduler.store import RANKS
 from services.scheduler.store_sql import SqlStore

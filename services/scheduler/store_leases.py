@@ -1,0 +1,313 @@
+"""Who works on what, in SQL: workers, their leases, and how attempts end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+
+from services.runtime.sql import Database
+from services.scheduler.model import (
+    LEASE,
+    MAX_FAILURES,
+    MAX_LOSSES,
+    Attempt,
+    Candidate,
+    Failure,
+    JobState,
+    Lease,
+    Task,
+    TaskState,
+    in_words,
+    retry_delay,
+)
+from services.scheduler.schema import (
+    JOBS,
+    LIGHT,
+    TASKS,
+    WORKERS,
+    failure_text,
+    from_us,
+    task_of,
+    to_us,
+    worker_of,
+)
+from services.scheduler.statements import (
+    end_attempt,
+    finish_job,
+    held_task,
+    read_task,
+    set_job,
+    set_task,
+    take_lease,
+)
+from services.scheduler.store import Ended, Heard, KnownWorker, Missed
+
+_LIVE = (JobState.PENDING.value, JobState.RUNNING.value)
+_RUNNING = TASKS.c.state == TaskState.RUNNING.value
+_WAITING = TASKS.c.state == TaskState.WAITING.value
+
+
+class SqlLeases:
+    """Half of `services.scheduler.store.Store`."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def hello(
+        self, worker: KnownWorker, named: Collection[Lease], now: datetime
+    ) -> tuple[list[Task], list[Task]]:
+        """See `Store.hello`."""
+        values = {
+            "capabilities": worker.capabilities,
+            "slot_count": worker.slot_count,
+            "last_seen_us": to_us(worker.last_seen),
+            "session": worker.session,
+        }
+
+        def run(conn: Connection) -> tuple[list[Task], list[Task]]:
+            known = WORKERS.c.worker_id == worker.worker_id
+            if not conn.execute(update(WORKERS).where(known).values(**values)).rowcount:
+                conn.execute(insert(WORKERS).values(worker_id=worker.worker_id, **values))
+            held = _tasks(conn, _RUNNING, TASKS.c.worker == worker.worker_id)
+            kept = [task for task in held if task.lease in named]
+            for task in kept:
+                set_task(conn, task.job_id, task.task_id, TaskState.RUNNING, expire_us=to_us(now + LEASE))
+            return kept, [task for task in held if task.lease not in named]
+
+        return await self._db.write(run)
+
+    async def goodbye(self, worker_id: str, session: str, now: datetime) -> None:
+        """See `Store.goodbye`."""
+        statement = (
+            update(WORKERS)
+            .where(WORKERS.c.worker_id == worker_id, WORKERS.c.session == session)
+            .values(session="", last_seen_us=to_us(now))
+        )
+        await self._db.write(lambda conn: conn.execute(statement))
+
+    async def renew(self, workers: Sequence[KnownWorker], heard: Sequence[Heard], now: datetime) -> Missed:
+        """See `Store.renew`."""
+        ids = [worker.worker_id for worker in workers]
+
+        def run(conn: Connection) -> Missed:
+            streams = conn.execute(
+                select(WORKERS.c.worker_id, WORKERS.c.session).where(WORKERS.c.worker_id.in_(ids))
+            )
+            current = {row.worker_id: row.session for row in streams}
+            here = [worker for worker in workers if current.get(worker.worker_id) == worker.session]
+            _each(conn, _SEE_WORKER, [{"w": w.worker_id, "seen": to_us(w.last_seen)} for w in here])
+            holding = {task.lease for task in _tasks(conn, _RUNNING, TASKS.c.worker.in_(ids))}
+            _each(conn, _RENEW_LEASE, [_renewal(each) for each in heard if each.lease in holding])
+            return Missed(
+                leases=frozenset(each.lease for each in heard) - holding,
+                sessions=frozenset(worker.session for worker in workers if worker not in here),
+            )
+
+        return await self._db.write(run)
+
+    async def assign(
+        self,
+        needs: frozenset[str],
+        worker: str,
+        session: str,
+        now: datetime,
+        pick: Callable[[Sequence[Candidate]], Candidate],
+    ) -> Task | None:
+        """See `Store.assign`."""
+        ready = and_(_WAITING, TASKS.c.not_before_us <= to_us(now))
+        best = _best_priorities(sorted(needs), ready)
+
+        def run(conn: Connection) -> Task | None:
+            stream = select(WORKERS.c.session).where(WORKERS.c.worker_id == worker)
+            if conn.execute(stream).scalar() != session:
+                return None
+            found = {
+                row.job_id: (row.served, min(waiting))
+                for row in conn.execute(best)
+                if (waiting := [value for value in row[2:] if value is not None])
+            }
+            if not found:
+                return None
+            chosen = pick(
+                [
+                    Candidate(job_id=job_id, served=served, priority=priority)
+                    for job_id, (served, priority) in found.items()
+                ]
+            )
+            first = (
+                select(TASKS)
+                .where(ready, TASKS.c.need.in_(needs), TASKS.c.job_id == chosen.job_id)
+                .where(TASKS.c.priority == found[chosen.job_id][1])
+                .order_by(TASKS.c.task_id)
+                .limit(1)
+            )
+            row = conn.execute(first).one()
+            set_job(conn, chosen.job_id, served=chosen.served + max(row.frames, 1))
+            return take_lease(conn, task_of(row), worker, now)
+
+        return await self._db.write(run)
+
+    async def expired(self, now: datetime) -> list[Task]:
+        """See `Store.expired`."""
+        return await self._db.read(lambda conn: _tasks(conn, _RUNNING, TASKS.c.expire_us <= to_us(now)))
+
+    async def running(self, job_id: str) -> list[Task]:
+        """See `Store.running`."""
+        return await self._db.read(lambda conn: _tasks(conn, _RUNNING, TASKS.c.job_id == job_id))
+
+    async def in_state(self, state: TaskState) -> list[Task]:
+        """See `Store.in_state`."""
+        return await self._db.read(lambda conn: _tasks(conn, TASKS.c.state == state.value))
+
+    async def take_publications(self, now: datetime, *, all_: bool = False) -> list[Lease]:
+        """See `Store.take_publications`."""
+        left = TASKS.c.state == TaskState.PUBLISHING.value
+        if not all_:
+            left = and_(left, TASKS.c.expire_us <= to_us(now))
+
+        def run(conn: Connection) -> list[Lease]:
+            leases = [task.lease for task in _tasks(conn, left)]
+            if leases:
+                conn.execute(update(TASKS).where(left).values(expire_us=to_us(now + LEASE)))
+            return leases
+
+        # Mostly there is none, and a look costs less than a write.
+        if not await self._db.read(lambda conn: conn.execute(select(TASKS.c.job_id).where(left)).first()):
+            return []
+        return await self._db.write(run)
+
+    async def served(self) -> list[int]:
+        """See `Store.served`."""
+        query = select(JOBS.c.served).where(JOBS.c.state.in_(_LIVE))
+        return await self._db.read(lambda conn: list(conn.execute(query).scalars()))
+
+    async def next_retry(self) -> datetime | None:
+        """See `Store.next_retry`."""
+        query = select(func.min(TASKS.c.not_before_us)).where(_WAITING, TASKS.c.not_before_us > 0)
+        value = await self._db.read(lambda conn: conn.execute(query).scalar())
+        return None if value is None else from_us(value)
+
+    async def complete(
+        self, lease: Lease, state: TaskState, result: bytes, command: str, now: datetime
+    ) -> bool:
+        """See `Store.complete`."""
+
+        def run(conn: Connection) -> bool:
+            if held_task(conn, lease) is None:
+                return False
+            until = to_us(now + LEASE)
+            set_task(conn, lease.job_id, lease.task_id, state, result=result, expire_us=until)
+            end_attempt(conn, lease, now, command=command, progress=1.0)
+            return True
+
+        return await self._db.write(run)
+
+    async def settle(self, job_id: str, task_id: str) -> None:
+        """See `Store.settle`."""
+
+        def run(conn: Connection) -> None:
+            if read_task(conn, job_id, task_id).state is TaskState.PUBLISHING:
+                set_task(conn, job_id, task_id, TaskState.SUCCEEDED)
+
+        await self._db.write(run)
+
+    async def fail(
+        self,
+        lease: Lease,
+        attempt: Attempt,
+        now: datetime,
+        *,
+        counts: bool,
+        final: bool,
+        expired: bool = False,
+    ) -> Ended:
+        """See `Store.fail`."""
+
+        def run(conn: Connection) -> Ended:
+            task = held_task(conn, lease)
+            if task is None or attempt.failure is None or (expired and task.expire > now):
+                return Ended(changed=False)
+            end_attempt(
+                conn, lease, now, command=attempt.command, progress=attempt.progress,
+                stderr_lines=json.dumps(attempt.stderr_lines), failure=failure_text(attempt.failure),
+            )  # fmt: skip
+            failures, losses = task.failures + int(counts), task.losses + int(not counts)
+            if final or failures >= MAX_FAILURES or losses >= MAX_LOSSES:
+                set_task(conn, task.job_id, task.task_id, TaskState.FAILED, failures=failures, losses=losses)
+                told = in_words(task, attempt.failure, task.attempt)
+                return replace(finish_job(conn, task.job_id, JobState.FAILED, told, now), changed=True)
+            retry_at = now + retry_delay(failures, losses, counts=counts)
+            set_task(
+                conn, task.job_id, task.task_id, TaskState.WAITING, failures=failures, losses=losses,
+                not_before_us=to_us(retry_at),
+            )  # fmt: skip
+            return Ended(changed=True, retry_at=retry_at)
+
+        return await self._db.write(run)
+
+    async def fail_publication(self, job_id: str, task_id: str, failure: Failure, now: datetime) -> Ended:
+        """See `Store.fail_publication`."""
+
+        def run(conn: Connection) -> Ended:
+            task = read_task(conn, job_id, task_id)
+            if task.state.ended:
+                return Ended(changed=False)
+            set_task(conn, job_id, task_id, TaskState.FAILED)
+            return finish_job(conn, job_id, JobState.FAILED, in_words(task, failure, task.attempt), now)
+
+        return await self._db.write(run)
+
+    async def workers(self, since: datetime) -> list[KnownWorker]:
+        """See `Store.workers`."""
+        query = select(WORKERS).where(WORKERS.c.last_seen_us >= to_us(since)).order_by(WORKERS.c.worker_id)
+        return await self._db.read(lambda conn: [worker_of(row) for row in conn.execute(query)])
+
+
+_SEE_WORKER = (
+    update(WORKERS).where(WORKERS.c.worker_id == bindparam("w")).values(last_seen_us=bindparam("seen"))
+)
+_RENEW_LEASE = (
+    update(TASKS)
+    .where(TASKS.c.job_id == bindparam("j"), TASKS.c.task_id == bindparam("t"))
+    .values(expire_us=bindparam("until"), progress=bindparam("share"))
+)
+
+
+def _renewal(heard: Heard) -> dict[str, Any]:
+    lease = heard.lease
+    return {
+        "j": lease.job_id, "t": lease.task_id, "until": to_us(heard.expire), "share": heard.progress,
+    }  # fmt: skip
+
+
+def _each(conn: Connection, statement: Any, parameters: list[dict[str, Any]]) -> None:
+    if parameters:
+        conn.execute(statement, parameters)
+
+
+def _tasks(conn: Connection, *conditions: Any) -> list[Task]:
+    """Tasks without spec and result, in the order of their names."""
+    query = select(*LIGHT).where(*conditions).order_by(TASKS.c.job_id, TASKS.c.task_id)
+    return [task_of(row) for row in conn.execute(query)]
+
+
+def _best_priorities(needs: Sequence[str], ready: Any) -> Any:
+    """For each job that runs: its id, the work it was given, and for each need the best waiting priority.
+
+    One step into an index for each; a minimum over all waiting tasks would cost more the longer a film is.
+    """
+    firsts = [
+        select(TASKS.c.priority)
+        .where(ready, TASKS.c.need == need, TASKS.c.job_id == JOBS.c.job_id)
+        .order_by(TASKS.c.priority)
+        .limit(1)
+        .correlate(JOBS)
+        .scalar_subquery()
+        for need in needs
+    ]
+    return select(JOBS.c.job_id, JOBS.c.served, *firsts).where(JOBS.c.state == JobState.RUNNING.value)
