@@ -7,7 +7,7 @@ keeps that is tried before the first write; where it doesn't, a write looks firs
 at the same moment the later wins (the log and `kino doctor` say so). A large object is written in parts, by
 the one writer who holds its claim, a small object written in the same way.
 
-*Checksums.* The service verifies each body it takes by the SHA-256 in the request's signature. Whole reads,
+*Checksums.* The service verifies each body it takes by the SHA-256 that is sent with it. Whole reads,
 in one piece or as a stream, are compared with the object's SHA-256 before their last byte is handed out. Of a
 range the position, length and total size are compared; a stream that goes on after a broken connection asks
 for the same ETag. An answer cut short is never a success.
@@ -111,7 +111,7 @@ class S3Objects:
 
     async def check(self) -> None:
         """See `ObjectStore.check`: asks once for the bucket."""
-        await self._once(self._bucket.call, "check", "HEAD")
+        await self._once(blocking.look, self._bucket)
 
     async def close(self) -> None:
         """Wait for what runs and close the connections."""
@@ -261,20 +261,22 @@ class S3Objects:
         upload = await self._do(blocking.begin_parts, self._bucket, info.key, headers)
         done = False
         try:
-            tags = await self._send_parts(info, source, upload)
-            done = await self._do(blocking.end_parts, self._bucket, info.key, upload, tags)
+            parts = await self._send_parts(info, source, upload)
+            done = await self._do(blocking.end_parts, self._bucket, info.key, upload, parts)
         finally:
             if not done:
                 await self._after(self._do(blocking.drop_parts, self._bucket, info.key, upload))
         return done
 
-    async def _send_parts(self, info: ObjectInfo, source: blocking.Source, upload: str) -> Sequence[str]:
-        """Each part's ETag, a few parts at the same time. Raises `ChecksumMismatch`."""
+    async def _send_parts(
+        self, info: ObjectInfo, source: blocking.Source, upload: str
+    ) -> Sequence[blocking.Part]:
+        """The parts in order, a few at the same time. Raises `ChecksumMismatch`."""
         size_bytes = max(self._part_bytes, -(-source.size_bytes // _MAX_PARTS))
         turns, whole = asyncio.Semaphore(_PARALLEL_PARTS), hashlib.sha256()
-        sending: deque[asyncio.Task[str]] = deque()
+        sending: deque[asyncio.Task[blocking.Part]] = deque()
 
-        async def send(number: int, part: bytes, digest: str) -> str:
+        async def send(number: int, part: bytes, digest: str) -> blocking.Part:
             try:
                 return await self._do(blocking.put_part, self._bucket, info.key, upload, number, part, digest)
             finally:
@@ -343,12 +345,18 @@ class S3Objects:
 
 def open_s3(settings: Settings) -> S3Objects:
     """The store that the settings name; connects to nothing yet. Raises `SettingsError`."""
+    scratch = settings.data_dir / "scratch"
+    return S3Objects(bucket_of(settings), scratch=scratch, copies_bytes=settings.s3_copies_bytes)
+
+
+def bucket_of(settings: Settings) -> Bucket:
+    """The bucket that the settings name. Raises `SettingsError`."""
     address = urlsplit(settings.s3_url)
     if address.scheme not in ("http", "https") or not address.hostname or address.path.strip("/"):
         raise SettingsError("KINO_S3_URL must be the address of an S3 service, like http://s3:9000.")
     if not settings.s3_access_key or not settings.s3_secret_key.get_secret_value():
         raise SettingsError("Set KINO_S3_ACCESS_KEY and KINO_S3_SECRET_KEY.")
-    bucket = Bucket(
+    return Bucket(
         url=f"{address.scheme}://{address.netloc}",
         name=settings.s3_bucket,
         region=settings.s3_region,
@@ -356,7 +364,6 @@ def open_s3(settings: Settings) -> S3Objects:
         secret_key=settings.s3_secret_key.get_secret_value(),
         connections=_THREADS + _STREAMS,
     )
-    return S3Objects(bucket, scratch=settings.data_dir / "scratch", copies_bytes=settings.s3_copies_bytes)
 
 
 class S3Writer:

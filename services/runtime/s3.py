@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ _HINTS = {
     "AccessDenied": "allow the access key to read, write, list and delete in the bucket",
     "InvalidAccessKeyId": "set KINO_S3_ACCESS_KEY",
     "SignatureDoesNotMatch": "set KINO_S3_SECRET_KEY",
-    "NoSuchBucket": "make the bucket, or set KINO_S3_BUCKET",
+    "NoSuchBucket": "start Kino, which makes the bucket, or set KINO_S3_BUCKET",
     "RequestTimeTooSkewed": "set this machine's clock, and keep it by NTP",
     "AuthorizationHeaderMalformed": "set KINO_S3_REGION",
     "PermanentRedirect": "set KINO_S3_URL and KINO_S3_REGION to where the bucket is",
@@ -208,7 +209,12 @@ class Bucket:
         """
         path = quote(f"/{self.name}/{key}{SUFFIX}" if key else f"/{self.name}", safe="/-_.~")
         target = f"{path}?{urlencode(sorted((query or {}).items()), quote_via=quote)}" if query else path
-        signed = self._signed(method, target, headers or {}, sha256 or _digest(body))
+        sha256 = sha256 or _digest(body)
+        given = dict(headers or {})
+        if method == "PUT" and key:
+            # SeaweedFS verifies this one, and not the one of the signature.
+            given["x-amz-checksum-sha256"] = in_base64(sha256)
+        signed = self._signed(method, target, given, sha256)
         if body or method in ("PUT", "POST"):
             signed["Content-Length"] = str(len(body))
         try:
@@ -252,6 +258,11 @@ class Bucket:
         )
 
 
+def in_base64(sha256: str) -> str:
+    """A hexadecimal checksum as S3 writes it."""
+    return b64encode(bytes.fromhex(sha256)).decode()
+
+
 def text_of(element: ElementTree.Element, name: str) -> str:
     """The text of the child `name`, whatever its namespace; empty without one."""
     found = element.find(f"{{*}}{name}")
@@ -265,6 +276,11 @@ def difference_s(headers: Mapping[str, str]) -> float | None:
     except (KeyError, ValueError):
         return None
     return (told - datetime.now(UTC)).total_seconds()
+
+
+def refusal(operation: str, code: str) -> ObjectStoreRefuses:
+    """The error for S3's `code`, with what to do."""
+    return ObjectStoreRefuses(operation, code, _HINTS[code])
 
 
 def _digest(body: bytes) -> str:
@@ -306,5 +322,5 @@ def _error(operation: str, answer: Answer) -> KinoError | Passing:
     if status == 403 and code not in _HINTS:
         code = "AccessDenied"
     if code in _HINTS:
-        return ObjectStoreRefuses(operation, code, _HINTS[code])
+        return refusal(operation, code)
     return ObjectStoreFailed(operation, code)

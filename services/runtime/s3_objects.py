@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import FileIO
@@ -25,7 +26,18 @@ from services.runtime.objects import (
     check_range,
     is_key,
 )
-from services.runtime.s3 import SUFFIX, Answer, Bucket, Passing, difference_s, text_of, wait_on, waited_on
+from services.runtime.s3 import (
+    SUFFIX,
+    Answer,
+    Bucket,
+    Passing,
+    difference_s,
+    in_base64,
+    refusal,
+    text_of,
+    wait_on,
+    waited_on,
+)
 
 _SHA256 = "x-amz-meta-sha256"
 _CREATED = "x-amz-meta-created"
@@ -33,6 +45,14 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 #: No object's key: these can't be seen through the port.
 _OURS = ".kino/"
 _STALE_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part that was uploaded."""
+
+    tag: str
+    sha256: str
 
 
 class Body:
@@ -110,6 +130,12 @@ def open_bucket(bucket: Bucket) -> None:
     bucket.call("making the bucket", "PUT", body=body, seen=(409,))
 
 
+def look(bucket: Bucket) -> None:
+    """Ask for the bucket. Raises `ObjectStoreRefuses` when there is none."""
+    if bucket.call("check", "HEAD", seen=(404,)).status == 404:
+        raise refusal("check", "NoSuchBucket")
+
+
 def has_conditions(bucket: Bucket) -> bool:
     """Try on an object of our own whether the service keeps to `If-None-Match: *`."""
     key = f"{_OURS}probes/{new_id()}"
@@ -161,36 +187,39 @@ def put_whole(bucket: Bucket, key: str, data: bytes, headers: Mapping[str, str],
 
 def begin_parts(bucket: Bucket, key: str, headers: Mapping[str, str]) -> str:
     """Begin a multipart upload; its id."""
-    answer = bucket.call("put", "POST", key, query={"uploads": ""}, headers=headers)
-    upload = text_of(answer.xml(), "UploadId")
+    checked = {**headers, "x-amz-checksum-algorithm": "SHA256"}
+    upload = text_of(
+        bucket.call("put", "POST", key, query={"uploads": ""}, headers=checked).xml(), "UploadId"
+    )
     if not upload:
         raise Passing("it named no upload")
     return upload
 
 
-def put_part(bucket: Bucket, key: str, upload: str, number: int, data: bytes, sha256: str | None) -> str:
-    """Upload a part; its ETag. Part numbers begin at 1."""
+def put_part(bucket: Bucket, key: str, upload: str, number: int, data: bytes, sha256: str) -> Part:
+    """Upload a part; numbers begin at 1."""
     query = {"uploadId": upload, "partNumber": str(number)}
     tag = bucket.call("put", "PUT", key, query=query, body=data, sha256=sha256).headers.get("ETag", "")
     if not tag:
         raise Passing("it named no part")
-    return tag
+    return Part(tag=tag, sha256=sha256)
 
 
-def end_parts(bucket: Bucket, key: str, upload: str, tags: Sequence[str]) -> bool:
+def end_parts(bucket: Bucket, key: str, upload: str, parts: Sequence[Part]) -> bool:
     """Make the object of the parts; False when the upload is gone: an earlier request's answer was lost."""
-    parts = ElementTree.Element("CompleteMultipartUpload")
-    for number, tag in enumerate(tags, 1):
-        part = ElementTree.SubElement(parts, "Part")
-        ElementTree.SubElement(part, "PartNumber").text = str(number)
-        ElementTree.SubElement(part, "ETag").text = tag
+    root = ElementTree.Element("CompleteMultipartUpload")
+    for number, part in enumerate(parts, 1):
+        said = {"PartNumber": str(number), "ETag": part.tag, "ChecksumSHA256": in_base64(part.sha256)}
+        element = ElementTree.SubElement(root, "Part")
+        for name, text in said.items():
+            ElementTree.SubElement(element, name).text = text
     answer = bucket.call(
         "put",
         "POST",
         key,
         query={"uploadId": upload},
         headers={"Content-Type": "application/xml"},
-        body=ElementTree.tostring(parts),
+        body=ElementTree.tostring(root),
         seen=(404,),
     )
     return answer.status == 200

@@ -248,7 +248,7 @@ async def test_a_write_whose_answer_was_lost_is_found_again(store: S3Objects, fa
         (error(403, "QuotaExceeded"), ObjectStoreFull, "nothing was stored"),
         (error(403, "AccessDenied"), ObjectStoreRefuses, "allow the access key"),
         (answer(403), ObjectStoreRefuses, "allow the access key"),
-        (error(404, "NoSuchBucket"), ObjectStoreRefuses, "make the bucket"),
+        (error(404, "NoSuchBucket"), ObjectStoreRefuses, "makes the bucket"),
         (error(400, "Surprise"), ObjectStoreFailed, "Surprise"),
     ],
 )
