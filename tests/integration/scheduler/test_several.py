@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from services.runtime.auth import ServiceTokens
 from services.runtime.channels import CHANNEL_OPTIONS, CallerChannel
 from services.runtime.keys import open_keys
 from services.runtime.testing import bearer, serving, settings_in
-from tests.engines.postgres import Postgres
+from tests.engines.postgres import Postgres, PostgresCluster
 from tests.engines.process import EngineProcess, answers, free_port
 from tests.integration.scheduler.fakes import Catalog, Preprocessor, Worker, catalog_build, preprocessor_build
 from tests.integration.scheduler.test_pipeline import World, until, working
@@ -59,6 +59,14 @@ class Farm:
             job = answer.job
         return job
 
+    async def insist_on_end(self, job_id: str, at: str) -> scheduler.Job:
+        """The same, asked again while the scheduler has no database."""
+        while True:
+            try:
+                return await self.end_of(job_id, at)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.2)
+
     def assert_whole(self, job_id: str) -> None:
         """Every segment of the job's title is published, and once."""
         whole = list(range(8))
@@ -68,11 +76,9 @@ class Farm:
 
 
 @asynccontextmanager
-async def farm(folder: Path, postgres: Postgres, **executors: str) -> AsyncIterator[Farm]:
-    """`executors` are processes by name, with the id each executes as."""
+async def farm(folder: Path, urls: Mapping[str, str], **executors: str) -> AsyncIterator[Farm]:
+    """`urls` of the two databases; `executors` are processes by name, with the id each executes as."""
     catalog, keys = Catalog(), folder / "keys"
-    databases = {name: postgres.new_database() for name in ("scheduler", "workflows")}
-    urls = {name: postgres.url(database) for name, database in databases.items()}
     settings = settings_in(folder / "peers", keys_dir=keys, objects_dir=folder / "objects")
     parts: dict[str, Any] = {
         "catalog": catalog_build(catalog),
@@ -115,14 +121,20 @@ async def farm(folder: Path, postgres: Postgres, **executors: str) -> AsyncItera
                 process.stop()
             for channel in channels.values():
                 await channel.close()
-            for database in databases.values():
-                postgres.drop_database(database)
+
+
+@pytest.fixture
+def urls(postgres: Postgres) -> Iterator[Mapping[str, str]]:
+    databases = {name: postgres.new_database() for name in ("scheduler", "workflows")}
+    yield {name: postgres.url(database) for name, database in databases.items()}
+    for database in databases.values():
+        postgres.drop_database(database)
 
 
 async def test_any_of_two_schedulers_may_die_and_all_jobs_complete(
-    tmp_path: Path, postgres: Postgres
+    tmp_path: Path, urls: Mapping[str, str]
 ) -> None:
-    async with farm(tmp_path, postgres, s0="s0", s1="s1", spare="s0") as f:
+    async with farm(tmp_path, urls, s0="s0", s1="s1", spare="s0") as f:
         for name in ("s0", "s1", "spare"):
             f.start(name)
         gate = asyncio.Event()
@@ -148,3 +160,34 @@ async def test_any_of_two_schedulers_may_die_and_all_jobs_complete(
         assert [job.state for job in jobs] == [scheduler.Job.STATE_SUCCEEDED] * 5, [job.error for job in jobs]
         for job_id in "abcde":
             f.assert_whole(job_id)
+
+
+async def test_schedulers_go_on_when_the_primary_is_killed_and_a_standby_promoted(
+    tmp_path: Path, postgres_cluster: PostgresCluster
+) -> None:
+    databases = {name: postgres_cluster.primary.new_database() for name in ("scheduler", "workflows")}
+    urls = {name: postgres_cluster.url(database) for name, database in databases.items()}
+    async with farm(tmp_path, urls, s0="s0", s1="s1") as f:
+        f.start("s0")
+        f.start("s1")
+        gate = asyncio.Event()
+
+        async def script(worker: Worker, task: scheduler.Task) -> Any:
+            if task.name.endswith("video-h264-000003"):
+                await gate.wait()
+            return await worker.result(task)
+
+        workers = [f.world.worker(name=f"w{n}", slots=3, script=script) for n in range(2)]
+        async with working(*workers):
+            await f.create("a", "s0")
+            await f.create("b", "s1")
+            await until(lambda: sum(len(worker.taken) for worker in workers) > 12)
+            old = postgres_cluster.primary
+            await asyncio.to_thread(old.kill)
+            gate.set()
+            await asyncio.to_thread(postgres_cluster.promote)
+            jobs = await asyncio.gather(f.insist_on_end("a", "s0"), f.insist_on_end("b", "s1"))
+        assert [job.state for job in jobs] == [scheduler.Job.STATE_SUCCEEDED] * 2, [job.error for job in jobs]
+        f.assert_whole("a")
+        f.assert_whole("b")
+    await asyncio.to_thread(postgres_cluster.add_standby, old)
