@@ -101,10 +101,12 @@ class SqlLeases:
             current = {row.worker_id: row.session for row in streams}
             here = [worker for worker in workers if current.get(worker.worker_id) == worker.session]
             _each(conn, _SEE_WORKER, [{"w": w.worker_id, "seen": to_us(w.last_seen)} for w in here])
+            # What a worker says at another stream counts, not what was heard before at this one.
+            theirs = [each for each in heard if each.lease.worker in {worker.worker_id for worker in here}]
             holding = {task.lease for task in _tasks(conn, _RUNNING, TASKS.c.worker.in_(ids))}
-            _each(conn, _RENEW_LEASE, [_renewal(each) for each in heard if each.lease in holding])
+            _each(conn, _RENEW_LEASE, [_renewal(each) for each in theirs if each.lease in holding])
             return Missed(
-                leases=frozenset(each.lease for each in heard) - holding,
+                leases=frozenset(each.lease for each in theirs) - holding,
                 sessions=frozenset(worker.session for worker in workers if worker not in here),
             )
 
