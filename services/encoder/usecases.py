@@ -162,7 +162,7 @@ class Encoder:
         picture: PictureFormat,
     ) -> list[Rendition]:
         """Encodes one chunk and stores nothing: to see whether the same bytes come out."""
-        async with source_file(self._objects, source_key) as source:
+        async with self._objects.file(source_key) as source:
             made, _ = await self._engine.video(
                 source, chunk, clock, codec, rungs, picture=picture, report=_unheard
             )
@@ -172,7 +172,7 @@ class Encoder:
         self, source_key: str, rung: AudioRung, clock: SourceClock, span: SoundSpan
     ) -> list[Rendition]:
         """Encodes sound and stores nothing."""
-        async with source_file(self._objects, source_key) as source:
+        async with self._objects.file(source_key) as source:
             made, _ = await self._engine.audio(
                 source, rung, clock, span, ready=lambda part: None, report=_unheard
             )
