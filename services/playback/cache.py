@@ -68,7 +68,7 @@ class ChunkCache:
         async with self._turn:
             self.load_count += 1
             try:
-                data = await self._objects.get(key)
+                data = await self._objects.get(key, checked=False)  # against the catalogue's, below
             except ObjectNotFound:
                 _log.error("published object is missing", key=key)
                 raise SegmentMissing() from None

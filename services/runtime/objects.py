@@ -161,16 +161,22 @@ class ObjectStore(Protocol):
     def writer(self, key: str) -> ObjectWriter:
         """A writer for an object too large to hold in memory."""
 
-    async def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+    async def get(
+        self, key: str, start: int = 0, length: int | None = None, *, checked: bool = True
+    ) -> bytes:
         """The bytes `[start, start + length)`, cut at the end; None: to the end.
 
-        Raises `ObjectNotFound`, `RangeOutside` when `start` lies beyond the end.
+        A whole object is compared with its checksum, unless the caller does that and says `checked=False`.
+        Raises `ObjectNotFound`, `RangeOutside` when `start` lies beyond the end, `ObjectDamaged`.
         """
 
     def stream(
         self, key: str, start: int = 0, length: int | None = None, piece_bytes: int = PIECE_BYTES
     ) -> AsyncIterator[bytes]:
-        """The same range in pieces of `piece_bytes` (the last may be shorter). Errors at the first piece."""
+        """The same range in pieces of `piece_bytes` (the last may be shorter). Errors at the first piece.
+
+        The last piece of a whole object is handed out when the checksum is right, else `ObjectDamaged`.
+        """
 
     async def stat(self, key: str) -> ObjectInfo:
         """Size and checksum. Raises `ObjectNotFound`."""

@@ -83,23 +83,26 @@ class LocalObjects:
         """See `ObjectStore.writer`."""
         return LocalWriter(self, check_key(key))
 
-    async def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+    async def get(
+        self, key: str, start: int = 0, length: int | None = None, *, checked: bool = True
+    ) -> bytes:
         """See `ObjectStore.get`."""
-        return await self._run(self._get, check_key(key), start, length)
+        return await self._run(self._get, check_key(key), start, length, checked)
 
     async def stream(
         self, key: str, start: int = 0, length: int | None = None, piece_bytes: int = PIECE_BYTES
     ) -> AsyncIterator[bytes]:
         """See `ObjectStore.stream`."""
-        file, size_bytes = await self._run(self._open, check_key(key))
+        file, size_bytes, sha256 = await self._run(self._open, check_key(key))
         try:
             left = check_range(start, length, size_bytes)
+            digest = hashlib.sha256() if left == size_bytes else None
             while left:
-                piece = await self._run(os.pread, file, min(piece_bytes, left), start)
-                if not piece:
+                piece = await self._run(_piece, file, min(piece_bytes, left), start, digest)
+                start, left = start + len(piece), left - len(piece)
+                if not piece or (digest and not left and digest.hexdigest() != sha256):
                     raise ObjectDamaged(key)
                 yield piece
-                start, left = start + len(piece), left - len(piece)
         finally:
             os.close(file)
 
@@ -153,15 +156,17 @@ class LocalObjects:
         except FileNotFoundError:
             raise ObjectNotFound(key) from None
 
-    def _open(self, key: str) -> tuple[int, int]:
+    def _open(self, key: str) -> tuple[int, int, str]:
+        """The object's file, its size and the checksum of what was written."""
+        path = self._file(key)
         try:
-            file = os.open(self._file(key), os.O_RDONLY)
+            file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise ObjectNotFound(key) from None
-        return file, os.fstat(file).st_size
+        return file, os.fstat(file).st_size, path.name
 
-    def _get(self, key: str, start: int, length: int | None) -> bytes:
-        file, size_bytes = self._open(key)
+    def _get(self, key: str, start: int, length: int | None, checked: bool) -> bytes:
+        file, size_bytes, sha256 = self._open(key)
         with open(file, "rb", buffering=0) as reader:
             wanted = check_range(start, length, size_bytes)
             reader.seek(start)
@@ -172,7 +177,10 @@ class LocalObjects:
                     raise ObjectDamaged(key)
                 pieces.append(piece)
                 wanted -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if checked and len(content) == size_bytes and hashlib.sha256(content).hexdigest() != sha256:
+            raise ObjectDamaged(key)
+        return content
 
     def _verify(self, key: str) -> ObjectInfo:
         info = self._stat(key)
@@ -317,6 +325,13 @@ class LocalWriter:
         return await self._store._run(
             self._store.publish, self._part, self._key, self._hash.hexdigest(), sha256
         )
+
+
+def _piece(file: int, size_bytes: int, start: int, digest: hashlib._Hash | None) -> bytes:
+    piece = os.pread(file, size_bytes, start)
+    if digest is not None:
+        digest.update(piece)
+    return piece
 
 
 def _fill(part: Path, data: bytes | Path, *, move: bool) -> str:

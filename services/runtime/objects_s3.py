@@ -144,9 +144,11 @@ class S3Objects:
         """See `ObjectStore.writer`: collects in a scratch file, since the checksum is written first."""
         return S3Writer(self, check_key(key), self._scratch)
 
-    async def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+    async def get(
+        self, key: str, start: int = 0, length: int | None = None, *, checked: bool = True
+    ) -> bytes:
         """See `ObjectStore.get`."""
-        return await self._do(blocking.get, self._bucket, check_key(key), start, length, key=key)
+        return await self._do(blocking.get, self._bucket, check_key(key), start, length, checked, key=key)
 
     async def stream(
         self, key: str, start: int = 0, length: int | None = None, piece_bytes: int = PIECE_BYTES

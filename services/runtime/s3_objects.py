@@ -17,7 +17,6 @@ import urllib3
 from services.runtime.errors import KinoError
 from services.runtime.ids import new_id
 from services.runtime.objects import (
-    PIECE_BYTES,
     ObjectDamaged,
     ObjectEntry,
     ObjectInfo,
@@ -291,18 +290,14 @@ def open_range(bucket: Bucket, key: str, start: int, length: int | None, etag: s
         raise
 
 
-def get(bucket: Bucket, key: str, start: int, length: int | None) -> bytes:
-    """The bytes of a range; a whole object is compared with its checksum."""
-    reader = Reader(bucket, key, start, length)
+def get(bucket: Bucket, key: str, start: int, length: int | None, checked: bool) -> bytes:
+    """The bytes of a range; a whole object is compared with its checksum if `checked`."""
+    reader = Reader(bucket, key, start, length, checked)
     try:
         left = reader.open()
-        pieces = []
-        while left:
-            pieces.append(reader.read(min(PIECE_BYTES, left)))
-            left -= len(pieces[-1])
+        return reader.read(left) if left else b""
     finally:
         reader.close()
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Differs(Passing):
@@ -312,8 +307,11 @@ class Differs(Passing):
 class Reader:
     """Reads a range in pieces; after `Passing` the same call goes on where the bytes ended."""
 
-    def __init__(self, bucket: Bucket, key: str, start: int, length: int | None) -> None:
+    def __init__(
+        self, bucket: Bucket, key: str, start: int, length: int | None, checked: bool = True
+    ) -> None:
         """Asks for nothing yet."""
+        self._checked = checked
         self._bucket, self._key = bucket, key
         self._start, self._length = start, length
         self._body: Body | None = None
@@ -327,7 +325,7 @@ class Reader:
         if body is None:
             return 0
         self._length, self._etag, self._sha256 = body.left, body.etag, body.info.sha256
-        self._digest = hashlib.sha256() if body.is_whole else None
+        self._digest = hashlib.sha256() if self._checked and body.is_whole else None
         return body.left
 
     def read(self, size_bytes: int) -> bytes:
