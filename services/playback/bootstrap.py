@@ -58,6 +58,7 @@ async def build(ctx: Context) -> ServiceApp:
         tokens=tokens,
         clock=ctx.clock,
         regions=regions,
+        objects=ctx.objects,
     )
 
     async def purge() -> None:

@@ -117,6 +117,12 @@ class RenditionNotFound(NotFound):
     reason = "RENDITION_NOT_FOUND"
 
 
+class ExtraNotFound(NotFound):
+    """The title has no file {resource} beside its media."""
+
+    reason = "EXTRA_NOT_FOUND"
+
+
 class SegmentOutOfRange(OutOfRange):
     """The rendition {rendition} has no segment {number}."""
 

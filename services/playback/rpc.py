@@ -24,7 +24,8 @@ from kino.playback.v1 import resources_pb2 as res
 from services.playback import dash, hls
 from services.playback.chunks import Track, http_body
 from services.playback.clients import VIDEO_CODECS
-from services.playback.errors import RenditionNotFound
+from services.playback.errors import ExtraNotFound, RenditionNotFound
+from services.playback.extras import extra_file
 from services.playback.http import Answer, answer
 from services.playback.leases import Leases
 from services.playback.model import Lease, Rendition, TitleMedia
@@ -35,6 +36,7 @@ from services.playback.tokens import LeaseTokens
 from services.playback.usecases import StartPlayback
 from services.runtime.auth import principal, require_user
 from services.runtime.clock import Clock
+from services.runtime.objects import ObjectStore
 from services.runtime.region import Regions
 from services.runtime.wire import duration
 
@@ -68,9 +70,12 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         tokens: LeaseTokens,
         clock: Clock,
         regions: Regions,
+        objects: ObjectStore,
     ) -> None:
+        """`objects` holds the files beside the media."""
         self._start = start
         self._regions = regions
+        self._objects = objects
         self._player = player
         self._leases = leases
         self._readers = readers
@@ -166,6 +171,21 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         await context.send_initial_metadata(reply.headers)
         yield http_body(kind, [data[reply.start : reply.end]])
 
+    async def GetExtra(self, request: pb.GetExtraRequest, context: Any) -> AsyncIterator[Any]:
+        """See the contract."""
+        lease = self._tokens.open(request.lease_token)
+        await self._leases.hold(lease)
+        source = cast(catalog.Media, (await self._titles.get(lease.title)).message)
+        file = extra_file(source.extras, request.file)
+        if file is None:
+            raise ExtraNotFound(request.file)
+        data = memoryview(await self._objects.get(file.object_key))
+        reply = answer(
+            _metadata(context), size_bytes=len(data), etag=file.sha256.hex(), cache_control=_SEGMENT_CACHE
+        )
+        await context.send_initial_metadata(reply.headers)
+        yield http_body(file.content_type, [data[reply.start : reply.end]])
+
     async def GetSegment(self, request: pb.GetSegmentRequest, context: Any) -> None:  # type: ignore[override]
         """See the contract."""
         lease = self._tokens.open(request.lease_token)
@@ -258,6 +278,7 @@ def _choice(media: TitleMedia) -> res.StreamChoice:
         ready_segment_count=media.ready_segment_count,
         complete=media.complete,
         highlights=source.highlights,
+        extras=source.extras if source.HasField("extras") else None,
     )
     if media.duration_ns:
         choice.duration.FromNanoseconds(media.duration_ns)

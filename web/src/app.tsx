@@ -8,6 +8,7 @@ import { JobPage, JobsPage } from "./pages/jobs";
 import { OperatorPage } from "./pages/operator";
 import { ProfilesPage } from "./pages/profiles";
 import { SearchPage } from "./pages/search";
+import { SeriesPage } from "./pages/series";
 import { ClaimPage, SignInPage, SignUpPage } from "./pages/signin";
 import { TitlePage } from "./pages/title";
 import { UploadPage } from "./pages/upload";
@@ -61,6 +62,8 @@ function Page() {
       return <SearchPage query={query.get("q") ?? ""} />;
     case "titles":
       return <TitlePage key={second} id={second} play={query.has("play")} />;
+    case "series":
+      return <SeriesPage key={second} id={second} />;
     case "upload":
       return <Only when={isPublisher.value}><UploadPage /></Only>;
     case "jobs":

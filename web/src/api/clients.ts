@@ -3,6 +3,8 @@ import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { BillingService } from "kino-stubs/kino/billing/v1/billing_pb.js";
 import { CatalogService } from "kino-stubs/kino/catalog/v1/catalog_pb.js";
+import { SeriesService } from "kino-stubs/kino/catalog/v1/series_pb.js";
+import { WatchlistService } from "kino-stubs/kino/catalog/v1/watchlist_pb.js";
 import { HistoryService } from "kino-stubs/kino/history/v1/history_pb.js";
 import { IdentityService } from "kino-stubs/kino/identity/v1/identity_pb.js";
 import { IngestService } from "kino-stubs/kino/ingest/v1/ingest_pb.js";
@@ -81,6 +83,8 @@ export const api = {
   playback: createClient(PlaybackService, signed),
   scheduler: createClient(SchedulerService, signed),
   search: createClient(SearchService, signed),
+  series: createClient(SeriesService, signed),
+  watchlist: createClient(WatchlistService, signed),
 };
 
 async function exchange(refreshToken: string) {

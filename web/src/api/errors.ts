@@ -1,8 +1,8 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema } from "kino-stubs/google/rpc/error_details_pb.js";
 import type { Status } from "kino-stubs/google/rpc/status_pb.js";
-import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { bytes } from "../lib/time";
+import { anyUnpack, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { bytes, dateTime } from "../lib/time";
 
 type Metadata = Readonly<Record<string, string>>;
 type Sentence = string | ((metadata: Metadata) => string);
@@ -37,6 +37,15 @@ const SENTENCES: Readonly<Record<string, Sentence>> = {
   OFFSET_OUT_OF_RANGE: "That moment lies after the end of the film.",
   TITLE_NOT_FOUND: "This film doesn't exist, or isn't shown any more.",
   TITLE_NOT_PLAYABLE: "Nothing of this film can be played yet.",
+  TITLE_OUTSIDE_REGION: "This film may not be watched where you are.",
+  TITLE_NOT_YET_AVAILABLE: (m) => (m["start_time"] ? `This film may be watched from ${dateTime(timestampFromDate(new Date(m["start_time"])))} on.` : "This film may not be watched yet."),
+  TITLE_NO_LONGER_AVAILABLE: "This film may not be watched any more.",
+  PICTURE_UNREADABLE: "This file is no picture that can be read. Send a JPEG, PNG or WebP.",
+  FRAME_NOT_READY: "That moment is not encoded yet. Choose another, or wait.",
+  SERIES_NOT_FOUND: "This series doesn't exist, or isn't shown any more.",
+  SEASON_NUMBER_TAKEN: "The series has a season with this number already.",
+  ALREADY_EPISODE: "This film is an episode already.",
+  WATCHLIST_FULL: "Your list is full. Take something off it first.",
   SEGMENT_CORRUPT: "A stored part of the film is damaged. The operator can process it again.",
   SEGMENT_MISSING: "A stored part of the film is gone. The operator can process it again.",
   ETAG_MISMATCH: "Somebody else changed this meanwhile. Close, look again, and repeat your change.",

@@ -23,6 +23,12 @@ export function clock(seconds: number): string {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
+/** Seconds of `1:02:03.5`, `2:03` or `75`. Throws on anything else. */
+export function parseClock(text: string): number {
+  if (!/^(\d+:){0,2}\d+(\.\d+)?$/.test(text.trim())) throw new RangeError(`${text} is not a time; write 1:15 or 0:01:15.5.`);
+  return text.trim().split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+}
+
 /** `1 hour 2 minutes 3 seconds`, for screen readers. */
 export function spoken(seconds: number): string {
   const whole = Math.max(0, Math.floor(Number.isFinite(seconds) ? seconds : 0));

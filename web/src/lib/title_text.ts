@@ -6,6 +6,16 @@ export interface TitleText {
   readonly genres: string;
 }
 
+type Words = { displayName: string; description: string; releaseYear: number; genres: string[] };
+
+/** As they are shown for editing; empty for something new. */
+export const textOf = (words?: Words): TitleText => ({
+  displayName: words?.displayName ?? "",
+  description: words?.description ?? "",
+  releaseYear: words?.releaseYear ? String(words.releaseYear) : "",
+  genres: words?.genres.join(", ") ?? "",
+});
+
 /** As the catalog takes them. */
 export const titleText = (text: TitleText) => ({
   displayName: text.displayName.trim(),

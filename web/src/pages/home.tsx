@@ -1,14 +1,17 @@
-import type { Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
+import { Availability_State, type Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import type { View } from "kino-stubs/kino/history/v1/resources_pb.js";
 import { Code } from "@connectrpc/connect";
 import { api } from "../api/clients";
 import { isCode } from "../api/errors";
 import { useLoad, usePages } from "../lib/load";
-import { length, seconds } from "../lib/time";
+import { date, length, seconds } from "../lib/time";
+import { watchlist } from "../lib/watchlist";
+import { useState } from "preact/hooks";
 import { isPublisher, profile } from "../state";
 import { ErrorNote, Heading, Loading } from "../ui/basics";
 import { Card } from "../ui/card";
 import { Icon } from "../ui/icon";
+import { SeriesText } from "./series_tools";
 
 const PAGE_SIZE = 48;
 
@@ -17,11 +20,40 @@ export const titleDetails = (title: Title): string[] => [
   ...(title.duration ? [length(seconds(title.duration))] : []),
 ];
 
+/** What keeps somebody from watching it, or viewers from seeing it, in a word. */
+export function titleNote(title: Title): string | undefined {
+  if (title.unpublished) return "Not published";
+  switch (title.availability?.state) {
+    case Availability_State.UPCOMING:
+      return `From ${date(title.availability.changeTime)}`;
+    case Availability_State.EXPIRED:
+      return "No longer available";
+    case Availability_State.OUTSIDE_REGION:
+      return "Not in your region";
+    default:
+      return undefined;
+  }
+}
+
+/** Where an episode stands: `S1 E2`. */
+export const placeText = (title: Title): string => (title.place ? `S${title.place.seasonNumber} E${title.place.episodeNumber}` : "");
+
+export const titleCard = (title: Title) => ({
+  name: title.name,
+  displayName: title.displayName,
+  artwork: title.artwork,
+  state: title.state,
+  note: titleNote(title),
+  details: [...(title.place ? [`${title.place.seriesDisplayName} ${placeText(title)}`] : []), ...titleDetails(title)],
+});
+
 export function HomePage() {
   return (
     <>
       <Heading text="Home" hidden />
       <ContinueWatching />
+      <MyList />
+      <AllSeries />
       <AllTitles />
     </>
   );
@@ -74,15 +106,69 @@ function begunCard(view: View, title: Title) {
   return {
     name: title.name,
     displayName: title.displayName,
+    artwork: title.artwork,
     watched: total ? at / total : 0,
-    details: total ? [`${length(Math.max(1, total - at))} left`] : [],
+    details: [...(title.place ? [`${title.place.seriesDisplayName} ${placeText(title)}`] : []), ...(total ? [`${length(Math.max(1, total - at))} left`] : [])],
     play: true,
   };
 }
 
+function MyList() {
+  const entries = watchlist.value;
+  if (!entries?.length) return null;
+  return (
+    <section aria-labelledby="mine">
+      <h2 id="mine">My list</h2>
+      <ul class="row" tabIndex={0} aria-labelledby="mine">
+        {entries.map(({ subject, details }) => (
+          <li key={subject}>
+            {details.case === "title" && <Card {...titleCard(details.value)} />}
+            {details.case === "series" && <Card name={details.value.name} displayName={details.value.displayName} artwork={details.value.artwork} details={["Series"]} />}
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function AllSeries() {
+  const [making, setMaking] = useState(false);
+  const { value, error, reload, more } = usePages(async (pageToken, signal) => {
+    const answer = await api.series.listSeries({ pageSize: PAGE_SIZE, pageToken }, { signal });
+    return { items: answer.series, nextPageToken: answer.nextPageToken };
+  }, []);
+  if (error) return <ErrorNote error={error} retry={reload} />;
+  if (!value?.length && !isPublisher.value) return null;
+  return (
+    <section aria-labelledby="series">
+      <div class="section-head">
+        <h2 id="series">Series</h2>
+        {isPublisher.value && (
+          <button type="button" class="button small" onClick={() => setMaking(true)}>
+            <Icon name="plus" size={18} /> New series
+          </button>
+        )}
+      </div>
+      {making && <SeriesText onClose={() => setMaking(false)} onDone={() => setMaking(false)} />}
+      <ul class="grid">
+        {value?.map((series) => (
+          <li key={series.name}>
+            <Card name={series.name} displayName={series.displayName} artwork={series.artwork} details={series.releaseYear ? [String(series.releaseYear)] : []} />
+          </li>
+        ))}
+      </ul>
+      {more && (
+        <button type="button" class="button centered" onClick={more}>
+          Show more series
+        </button>
+      )}
+    </section>
+  );
+}
+
 function AllTitles() {
   const { value, error, reload, more } = usePages(async (pageToken, signal) => {
-    const answer = await api.catalog.listTitles({ pageSize: PAGE_SIZE, pageToken }, { signal });
+    const answer = await api.catalog.listTitles({ pageSize: PAGE_SIZE, pageToken, withoutEpisodes: true }, { signal });
     return { items: answer.titles, nextPageToken: answer.nextPageToken };
   }, []);
   return (
@@ -95,7 +181,7 @@ function AllTitles() {
         <ul class="grid">
           {value.map((title) => (
             <li key={title.name}>
-              <Card name={title.name} displayName={title.displayName} state={title.state} details={titleDetails(title)} />
+              <Card {...titleCard(title)} />
             </li>
           ))}
         </ul>

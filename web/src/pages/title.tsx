@@ -1,7 +1,7 @@
 import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { Code } from "@connectrpc/connect";
-import { Title_State, type Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
+import { Availability_State, Title_State, type Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import type { View } from "kino-stubs/kino/history/v1/resources_pb.js";
 import { api, session } from "../api/clients";
 import { isCode, sentenceOfStatus } from "../api/errors";
@@ -11,8 +11,11 @@ import { clock, length, seconds } from "../lib/time";
 import type { PlayerProps } from "../player/player";
 import { idOf, isOperator, isPublisher, profile } from "../state";
 import { Badge, ErrorNote, Heading, Loading, Progress } from "../ui/basics";
-import { CoverArt } from "../ui/cover";
+import { Art } from "../ui/art";
 import { Icon } from "../ui/icon";
+import { WatchButton } from "../ui/watch_button";
+import { titleNote } from "./home";
+import { isReady } from "./series";
 import { TitleTools } from "./title_tools";
 
 /** How often a title that is not complete is looked at again. */
@@ -36,8 +39,6 @@ async function load(name: string, signal: AbortSignal): Promise<Shown> {
   return { title: title.title, view: view?.view };
 }
 
-const isReady = (title: Title): boolean => title.state === Title_State.PLAYABLE || title.state === Title_State.COMPLETE;
-
 export function TitlePage({ id, play }: { id: string; play: boolean }) {
   const { value, error, reload } = useLoad((signal) => load(`titles/${id}`, signal), [id, profile.value?.name]);
   const [playing, setPlaying] = useState<{ fromS: number | undefined } | undefined>(play ? { fromS: undefined } : undefined);
@@ -57,7 +58,7 @@ export function TitlePage({ id, play }: { id: string; play: boolean }) {
   return (
     <article class="title-page">
       {playing && profile.value ? (
-        <LazyPlayer title={title} profile={profile.value.name} fromS={playing.fromS} onLeave={leave} />
+        <LazyPlayer title={title} profile={profile.value.name} fromS={playing.fromS} onNext={(next) => go(`/${next}?play`)} onLeave={leave} />
       ) : (
         <Stage shown={value} onPlay={(fromS) => setPlaying({ fromS })} />
       )}
@@ -65,6 +66,16 @@ export function TitlePage({ id, play }: { id: string; play: boolean }) {
         <Heading text={title.displayName}>
           <span dir="auto">{title.displayName}</span>
         </Heading>
+        {title.place && (
+          <p>
+            <a href={`#/${title.place.episode.split("/").slice(0, 2).join("/")}`} dir="auto">
+              {title.place.seriesDisplayName}
+            </a>{" "}
+            <span class="dim">
+              Season {title.place.seasonNumber}, episode {title.place.episodeNumber}
+            </span>
+          </p>
+        )}
         <Facts title={title} />
         {title.description && (
           <p class="description" dir="auto">
@@ -72,6 +83,10 @@ export function TitlePage({ id, play }: { id: string; play: boolean }) {
           </p>
         )}
         <TitleStateNote title={title} />
+        {titleNote(title) && <Badge tone="plain">{titleNote(title)}</Badge>}
+        <div class="tools">
+          <WatchButton subject={title.name} />
+        </div>
         {isPublisher.value && (title.owner === session.value?.user || isOperator.value) && <TitleTools title={title} onChange={reload} />}
       </div>
     </article>
@@ -104,6 +119,10 @@ function TitleStateNote({ title }: { title: Title }) {
   }
 }
 
+/** Whether its rights let the viewer watch it now; its owner always may. */
+const mayWatch = (title: Title): boolean =>
+  title.availability === undefined || title.availability.state === Availability_State.AVAILABLE || title.owner === session.value?.user || isOperator.value;
+
 /** The title before it plays: its cover and where to begin. */
 function Stage({ shown: { title, view }, onPlay }: { shown: Shown; onPlay: (fromS: number | undefined) => void }) {
   const at = seconds(view?.position);
@@ -111,8 +130,8 @@ function Stage({ shown: { title, view }, onPlay }: { shown: Shown; onPlay: (from
   const begun = at > 0 && total > 0 && at < total - Math.min(30, total * 0.05);
   return (
     <div class="stage">
-      <CoverArt name={title.name} displayName={title.displayName} />
-      {isReady(title) && (
+      <Art name={title.name} displayName={title.displayName} artwork={title.artwork} large />
+      {isReady(title.state) && mayWatch(title) && (
         <div class="stage-actions">
           <button type="button" class="button primary big" onClick={() => onPlay(undefined)}>
             <Icon name="play" /> {begun ? `Resume at ${clock(at)}` : "Play"}

@@ -5,17 +5,34 @@ import { useAct } from "../lib/load";
 import { go } from "../lib/router";
 import { idOf } from "../state";
 import { announce, Dialog, ErrorNote } from "../ui/basics";
-import { titleText, type TitleText } from "../lib/title_text";
+import { textOf, titleText, type TitleText } from "../lib/title_text";
 import { TitleFields } from "../ui/title_fields";
+import { PictureDialog } from "./picture";
+import { RightsDialog } from "./rights";
 
 /** What the owner of a title can do with it. */
 export function TitleTools({ title, onChange }: { title: Title; onChange: () => void }) {
-  const [open, setOpen] = useState<"edit" | "delete" | undefined>(undefined);
+  const [open, setOpen] = useState<"edit" | "picture" | "rights" | "delete" | undefined>(undefined);
+  const { busy, error, run } = useAct();
   const close = () => setOpen(undefined);
+  const done = () => (close(), onChange());
+  const show = () => {
+    const call = title.unpublished ? api.catalog.publishTitle : api.catalog.unpublishTitle;
+    void run(() => call({ name: title.name })).then((done) => done && (announce(title.unpublished ? "Published" : "Not published"), onChange()));
+  };
   return (
     <div class="tools">
+      <button type="button" class={title.unpublished ? "button small primary" : "button small"} disabled={busy} onClick={show}>
+        {title.unpublished ? "Publish" : "Unpublish"}
+      </button>
       <button type="button" class="button small" onClick={() => setOpen("edit")}>
         Edit details
+      </button>
+      <button type="button" class="button small" onClick={() => setOpen("picture")}>
+        Picture
+      </button>
+      <button type="button" class="button small" onClick={() => setOpen("rights")}>
+        Where and when
       </button>
       {title.job && (
         <a class="button small" href={`#/jobs/${idOf(title.job)}`}>
@@ -25,19 +42,17 @@ export function TitleTools({ title, onChange }: { title: Title; onChange: () => 
       <button type="button" class="button small danger" onClick={() => setOpen("delete")}>
         Delete
       </button>
-      {open === "edit" && <EditTitle title={title} onClose={close} onDone={() => (close(), onChange())} />}
+      <ErrorNote error={error} />
+      {open === "edit" && <EditTitle title={title} onClose={close} onDone={done} />}
+      {open === "picture" && <PictureDialog name={title.name} has={title.artwork !== undefined} titles={[title]} onClose={close} onDone={done} />}
+      {open === "rights" && <RightsDialog title={title} onClose={close} onDone={done} />}
       {open === "delete" && <DeleteTitle title={title} onClose={close} />}
     </div>
   );
 }
 
 function EditTitle({ title, onClose, onDone }: { title: Title; onClose: () => void; onDone: () => void }) {
-  const [text, setText] = useState<TitleText>({
-    displayName: title.displayName,
-    description: title.description,
-    releaseYear: title.releaseYear ? String(title.releaseYear) : "",
-    genres: title.genres.join(", "),
-  });
+  const [text, setText] = useState<TitleText>(textOf(title));
   const { busy, error, run } = useAct();
   const submit = async (event: Event) => {
     event.preventDefault();

@@ -4,6 +4,7 @@ import { clock, seconds, spoken } from "../lib/time";
 import { Icon, type IconName } from "../ui/icon";
 import { codecLabel, type Engine, type Quality } from "./engine";
 import { toggleFullscreen } from "./player";
+import { chapterAt, extraUrl, languageName, tileAt } from "./extras";
 import { canPip, RATES, togglePip } from "./shortcuts";
 
 interface ControlsProps {
@@ -80,6 +81,8 @@ function Control({ icon, label, onClick, wideOnly }: { icon: IconName; label: st
 /** The film as a line: what is buffered, what is ready, highlights, and where it stands. */
 function Scrubber({ engine }: { engine: Engine }) {
   const [drag, setDrag] = useState<number | undefined>(undefined);
+  const [hover, setHover] = useState<number | undefined>(undefined);
+  const chapters = engine.playback.choice.extras?.chapters ?? [];
   const total = engine.durationS.value || 1;
   const at = drag ?? engine.timeS.value;
   const percent = (s: number) => `${Math.max(0, Math.min(100, (s / total) * 100))}%`;
@@ -88,7 +91,7 @@ function Scrubber({ engine }: { engine: Engine }) {
     engine.seek(to);
   };
   return (
-    <div class="scrubber">
+    <div class="scrubber" onPointerMove={(event) => setHover(momentUnder(event, total))} onPointerLeave={() => setHover(undefined)}>
       <div class="scrubber-track" aria-hidden="true">
         {isGrowing(engine) && <span class="scrubber-ready" style={{ width: percent(engine.readyS.value) }} />}
         <span class="scrubber-buffered" style={{ width: percent(engine.bufferedS.value) }} />
@@ -97,12 +100,11 @@ function Scrubber({ engine }: { engine: Engine }) {
           const [start, end] = [seconds(highlight.startOffset), seconds(highlight.endOffset)];
           return <span key={start} class="scrubber-highlight" style={{ left: percent(start), width: percent(end - start) }} />;
         })}
+        {chapters.slice(1).map((chapter) => (
+          <span key={seconds(chapter.startOffset)} class="scrubber-chapter" style={{ left: percent(seconds(chapter.startOffset)) }} />
+        ))}
       </div>
-      {drag !== undefined && (
-        <output class="scrubber-time" style={{ left: percent(at) }} aria-hidden="true">
-          {clock(at)}
-        </output>
-      )}
+      {(drag ?? hover) !== undefined && <Preview engine={engine} timeS={drag ?? hover ?? 0} left={percent(drag ?? hover ?? 0)} />}
       <input
         type="range"
         aria-label="Position in the film"
@@ -124,11 +126,42 @@ function Scrubber({ engine }: { engine: Engine }) {
   );
 }
 
+function momentUnder(event: PointerEvent & { currentTarget: HTMLElement }, total: number): number {
+  const box = event.currentTarget.getBoundingClientRect();
+  return Math.max(0, Math.min(1, (event.clientX - box.left) / box.width)) * total;
+}
+
+/** What is at a moment: its picture, its chapter, its time. */
+function Preview({ engine, timeS, left }: { engine: Engine; timeS: number; left: string }) {
+  const { lease, choice } = engine.playback;
+  const board = choice.extras?.storyboard;
+  const tile = board && tileAt(board, timeS);
+  const chapter = chapterAt(choice.extras, timeS)?.name;
+  return (
+    <output class="scrubber-time" style={{ "--at": left, "--half": `${(board?.tileWidth ?? 60) / 2}px` }} aria-hidden="true">
+      {board && tile && (
+        <span
+          class="scrubber-tile"
+          style={{
+            width: `${board.tileWidth}px`,
+            height: `${board.tileHeight}px`,
+            backgroundImage: `url("${extraUrl(lease.token, `storyboard-${tile.sheet}.jpg`)}")`,
+            backgroundPosition: `-${tile.x}px -${tile.y}px`,
+          }}
+        />
+      )}
+      {chapter && <span class="scrubber-name">{chapter}</span>}
+      {clock(timeS)}
+    </output>
+  );
+}
+
 function Clock({ engine }: { engine: Engine }) {
   return (
     <span class="clock">
       <span class="visually-hidden">Time: </span>
       {clock(engine.timeS.value)} <span class="dim">/ {clock(engine.durationS.value)}</span>
+      <ChapterName engine={engine} />
       {isGrowing(engine) && <span class="dim wide-only"> · ready to {clock(engine.readyS.value)}</span>}
     </span>
   );
@@ -154,7 +187,12 @@ function Volume({ engine }: { engine: Engine }) {
   );
 }
 
-/** Picture and speed. */
+function ChapterName({ engine }: { engine: Engine }) {
+  const name = chapterAt(engine.playback.choice.extras, engine.timeS.value)?.name;
+  return name ? <span class="dim wide-only"> · {name}</span> : null;
+}
+
+/** Picture, sound, text, chapters and speed. */
 function Settings({ engine }: { engine: Engine }) {
   const details = useRef<HTMLDetailsElement>(null);
   const summary = useRef<HTMLElement>(null);
@@ -177,7 +215,10 @@ function Settings({ engine }: { engine: Engine }) {
       </summary>
       <div class="settings-panel">
         <QualityChoice engine={engine} />
+        <SoundChoice engine={engine} />
+        <TextChoice engine={engine} />
         <RateChoice engine={engine} />
+        <Chapters engine={engine} />
       </div>
     </details>
   );
@@ -205,6 +246,54 @@ function QualityChoice({ engine }: { engine: Engine }) {
         </label>
       ))}
     </fieldset>
+  );
+}
+
+function SoundChoice({ engine }: { engine: Engine }) {
+  const languages = engine.languages();
+  if (languages.length < 2) return null;
+  return (
+    <fieldset>
+      <legend>Sound</legend>
+      {languages.map((language) => (
+        <label key={language}>
+          <input type="radio" name="language" checked={engine.language.value === language} onChange={() => engine.setLanguage(language)} />
+          {languageName(language)}
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+function TextChoice({ engine }: { engine: Engine }) {
+  const tracks = engine.playback.choice.extras?.textTracks ?? [];
+  if (!tracks.length) return null;
+  const options = [{ id: "", text: "Off" }, ...tracks.map((track) => ({ id: track.trackId, text: track.label || languageName(track.language) }))];
+  return (
+    <fieldset>
+      <legend>Subtitles</legend>
+      {options.map(({ id, text }) => (
+        <label key={id}>
+          <input type="radio" name="text" checked={engine.text.value === id} onChange={() => engine.setText(id)} />
+          {text}
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+function Chapters({ engine }: { engine: Engine }) {
+  const chapters = engine.playback.choice.extras?.chapters ?? [];
+  if (!chapters.length) return null;
+  return (
+    <div class="chapters" role="group" aria-label="Chapters">
+      <strong>Chapters</strong>
+      {chapters.map((chapter, at) => (
+        <button key={at} type="button" onClick={() => engine.seek(seconds(chapter.startOffset))}>
+          <span class="dim">{clock(seconds(chapter.startOffset))}</span> {chapter.name || `Chapter ${at + 1}`}
+        </button>
+      ))}
+    </div>
   );
 }
 

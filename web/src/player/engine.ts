@@ -14,6 +14,7 @@ const FAMILY: Readonly<Record<VideoCodec, { video: string; audio: string; label:
   [VideoCodec.UNSPECIFIED]: { video: "", audio: "", label: "" },
   [VideoCodec.H264]: { video: "avc1", audio: "mp4a", label: "H.264" },
   [VideoCodec.AV1]: { video: "av01", audio: "opus", label: "AV1" },
+  [VideoCodec.HEVC]: { video: "hvc1", audio: "mp4a", label: "HEVC" },
 };
 
 export const codecLabel = (codec: VideoCodec): string => FAMILY[codec].label;
@@ -36,6 +37,10 @@ export class Engine {
   readonly quality = signal<Quality>({ codec: VideoCodec.H264 });
   /** Height of the picture shown now. */
   readonly height = signal(0);
+  /** Id of the text track shown; empty: none. */
+  readonly text = signal("");
+  /** Language of the sound. */
+  readonly language = signal("");
   readonly error = signal<unknown>(undefined);
 
   #player = new shaka.Player();
@@ -100,6 +105,24 @@ export class Engine {
       heights.set(codec, (heights.get(codec) ?? new Set()).add(height));
     }
     return [...heights].map(([codec, set]) => ({ codec, heights: [...set].sort((a, b) => b - a) }));
+  }
+
+  /** Shows a text track, or none. */
+  setText(trackId: string): void {
+    this.text.value = trackId;
+    for (const element of this.video.querySelectorAll("track")) element.track.mode = element.id === trackId ? "showing" : "disabled";
+  }
+
+  /** Languages of the sound to choose from. */
+  languages(): string[] {
+    return [...new Set(this.#player.getAudioTracks().map((track) => track.language))];
+  }
+
+  setLanguage(language: string): void {
+    const track = this.#player.getAudioTracks().find((one) => one.language === language && one.codecs?.startsWith(FAMILY[this.quality.value.codec].audio));
+    const other = track ?? this.#player.getAudioTracks().find((one) => one.language === language);
+    if (other) this.#player.selectAudioTrack(other);
+    this.#refresh();
   }
 
   /** Another picture. Within a codec it changes with the next segments; another codec goes on at the same frame. */
@@ -222,6 +245,7 @@ export class Engine {
       this.volume.value = video.volume;
       this.muted.value = video.muted;
       this.height.value = video.videoHeight;
+      this.language.value = this.#player.getAudioTracks().find((track) => track.active)?.language ?? "";
       if (ready > 0) this.readyS.value = ready;
       // A live manifest has no end of its own; the title's length is known from its first reading.
       if (!this.#player.isLive() && Number.isFinite(video.duration) && video.duration > 0) this.durationS.value = video.duration;

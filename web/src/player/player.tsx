@@ -2,9 +2,11 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import { reasonOf, sentenceOf } from "../api/errors";
 import { Icon } from "../ui/icon";
-import { CoverArt } from "../ui/cover";
+import { Art } from "../ui/art";
 import { Controls } from "./controls";
 import { Engine } from "./engine";
+import { extraUrl, languageName } from "./extras";
+import { NextEpisode } from "./next";
 import { Devices } from "./devices";
 import { Playback } from "./playback";
 import { ShortcutHelp, useShortcuts } from "./shortcuts";
@@ -14,6 +16,8 @@ export interface PlayerProps {
   readonly profile: string;
   /** Where to begin; undefined: where this profile last stopped. */
   readonly fromS: number | undefined;
+  /** Another episode, from its beginning or where it stopped. */
+  readonly onNext: (title: string) => void;
   readonly onLeave: () => void;
 }
 
@@ -26,7 +30,7 @@ interface Failure {
   readonly atS: number | undefined;
 }
 
-export function Player({ title, profile, fromS, onLeave }: PlayerProps) {
+export function Player({ title, profile, fromS, onNext, onLeave }: PlayerProps) {
   const video = useRef<HTMLVideoElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const [engine, setEngine] = useState<Engine | undefined>(undefined);
@@ -67,9 +71,14 @@ export function Player({ title, profile, fromS, onLeave }: PlayerProps) {
   };
   return (
     <div ref={frame} class={idle ? "player idle" : "player"} role="region" aria-label={`Player: ${title.displayName}`} tabIndex={-1}>
-      <video ref={video} playsInline onClick={() => engine?.toggle()} onDblClick={() => toggleFullscreen(frame.current)} aria-label={title.displayName} />
+      <video ref={video} playsInline onClick={() => engine?.toggle()} onDblClick={() => toggleFullscreen(frame.current)} aria-label={title.displayName}>
+        {engine?.playback.choice.extras?.textTracks.map((track) => (
+          <track key={track.trackId} id={track.trackId} kind="subtitles" srclang={track.language} label={track.label || languageName(track.language)} src={extraUrl(engine.playback.lease.token, `${track.trackId}.vtt`)} />
+        ))}
+      </video>
       {!engine && !failure && <span class="spinner large" role="status" aria-label="Starting" />}
       {engine && <Controls engine={engine} title={title} frame={frame} onHelp={() => setHelp(true)} onLeave={onLeave} />}
+      {engine?.ended.value && <NextEpisode title={title} onNext={onNext} />}
       {failure && <FailureView failure={failure} title={title} onAgain={again} onLeave={onLeave} />}
       {help && <ShortcutHelp onClose={() => setHelp(false)} />}
     </div>
@@ -83,7 +92,7 @@ function FailureView({ failure, title, onAgain, onLeave }: { failure: Failure; t
   const unpaid = ["NOT_ENTITLED", "NO_SUBSCRIPTION", "INVOICE_UNPAID"].includes(reason);
   return (
     <div class="player-failure">
-      <CoverArt name={title.name} displayName={title.displayName} />
+      <Art name={title.name} displayName={title.displayName} artwork={title.artwork} large />
       <div class="player-failure-box" role="alert">
         <Icon name="alert" size={36} />
         <p>{isShaka(failure.error) ? "The film could not be played here. Try again, or choose another device." : sentenceOf(failure.error)}</p>

@@ -2,6 +2,7 @@ import { useEffect } from "preact/hooks";
 import { announce, Dialog } from "../ui/basics";
 import { clock, spoken } from "../lib/time";
 import type { Engine } from "./engine";
+import { languageName } from "./extras";
 import { toggleFullscreen } from "./player";
 
 export const RATES = [0.5, 0.75, 1, 1.25, 1.5, 1.75, 2] as const;
@@ -39,6 +40,12 @@ const KEYS: Readonly<Record<string, Act>> = {
   ArrowDown: louder(-0.05),
   m: (engine) => engine.toggleMute(),
   f: (_, frame) => toggleFullscreen(frame),
+  c: (engine) => {
+    const tracks = engine.playback.choice.extras?.textTracks ?? [];
+    const next = tracks[tracks.findIndex((track) => track.trackId === engine.text.value) + 1];
+    engine.setText(next?.trackId ?? "");
+    announce(next ? `Subtitles ${next.label || languageName(next.language)}` : "No subtitles");
+  },
   p: (engine) => void togglePip(engine.video),
   "<": speed(-1),
   ">": speed(1),
@@ -56,6 +63,7 @@ const HELP: readonly (readonly [keys: string, what: string])[] = [
   ["↑ ↓", "Volume"],
   ["M", "Sound on or off"],
   ["< >", "Slower, faster"],
+  ["C", "Next subtitles, or none"],
   ["F", "Full screen"],
   ["P", "Picture in picture"],
   ["T", "Say the time"],

@@ -45,7 +45,7 @@ type InputProps = "name" | "autocomplete" | "required" | "minLength" | "maxLengt
 interface FieldProps extends Pick<JSX.IntrinsicElements["input"], InputProps> {
   readonly label: string;
   readonly hint?: string;
-  readonly type?: "text" | "email" | "password" | "number";
+  readonly type?: "text" | "email" | "password" | "number" | "datetime-local";
   readonly value: string;
   readonly onText: (text: string) => void;
 }

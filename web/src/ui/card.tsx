@@ -1,11 +1,14 @@
-import { Title_State } from "kino-stubs/kino/catalog/v1/resources_pb.js";
-import { idOf } from "../state";
+import { Title_State, type Artwork } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import { Progress } from "./basics";
-import { CoverArt } from "./cover";
+import { Art } from "./art";
 import { Icon } from "./icon";
 
 export interface CardProps {
+  /** `titles/…` or `series/…`. */
   readonly name: string;
+  readonly artwork?: Artwork | undefined;
+  /** Something to know before its state, such as "Not published". */
+  readonly note?: string | undefined;
   readonly displayName: string;
   /** Under the title: year, length, time left. */
   readonly details?: readonly string[];
@@ -24,13 +27,13 @@ const STATE_NOTES: Readonly<Partial<Record<Title_State, string>>> = {
 };
 
 /** A title in a row or grid: one link, named by the title. */
-export function Card({ name, displayName, details = [], state, watched, play }: CardProps) {
-  const note = state === undefined ? undefined : STATE_NOTES[state];
+export function Card({ name, displayName, artwork, details = [], state, watched, play, note: given }: CardProps) {
+  const note = given ?? (state === undefined ? undefined : STATE_NOTES[state]);
   return (
     <article class="card">
-      <a href={`#/titles/${idOf(name)}${play ? "?play" : ""}`}>
+      <a href={`#/${name}${play ? "?play" : ""}`}>
         <div class="card-art">
-          <CoverArt name={name} displayName={displayName} />
+          <Art name={name} displayName={displayName} artwork={artwork} />
           <span class="card-play" aria-hidden="true">
             <Icon name="play" size={28} />
           </span>

@@ -25,6 +25,9 @@ const PATHS = {
   spark: "M12 3.5l2 6.5 6.5 2-6.5 2-2 6.5-2-6.5-6.5-2 6.5-2z",
   out: "M14 4.5H5v15h9M10.5 12H21M17.5 8.5 21 12l-3.5 3.5",
   plus: "M12 5v14M5 12h14",
+  up: "M6 14.5 12 8.5l6 6",
+  down: "M6 9.5l6 6 6-6",
+  next: "M6 5.5v13L15 12zM18.5 5.5v13",
 } as const;
 
 export type IconName = keyof typeof PATHS;

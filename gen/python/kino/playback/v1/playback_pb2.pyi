@@ -411,6 +411,32 @@ class GetManifestRequest(_message.Message):
 Global___GetManifestRequest: _TypeAlias = GetManifestRequest  # noqa: Y015
 
 @_typing.final
+class GetExtraRequest(_message.Message):
+    """Request message for `PlaybackService.GetExtra`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.str
+    """Required. `Lease.token` of `StartPlayback`."""
+    file: _builtins.str
+    """Required. `{track_id}.vtt` or `storyboard-{number}.jpg`, numbered from 0."""
+    def __init__(
+        self,
+        *,
+        lease_token: _builtins.str = ...,
+        file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "lease_token", b"lease_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExtraRequest: _TypeAlias = GetExtraRequest  # noqa: Y015
+
+@_typing.final
 class GetSegmentRequest(_message.Message):
     """Request message for `PlaybackService.GetSegment`."""
 

@@ -72,6 +72,11 @@ class PlaybackServiceStub:
                 request_serializer=kino_dot_playback_dot_v1_dot_playback__pb2.GetManifestRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.GetExtra = channel.unary_stream(
+                '/kino.playback.v1.PlaybackService/GetExtra',
+                request_serializer=kino_dot_playback_dot_v1_dot_playback__pb2.GetExtraRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetSegment = channel.unary_stream(
                 '/kino.playback.v1.PlaybackService/GetSegment',
                 request_serializer=kino_dot_playback_dot_v1_dot_playback__pb2.GetSegmentRequest.SerializeToString,
@@ -147,6 +152,16 @@ class PlaybackServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetExtra(self, request, context):
+        """Gets a text track (`vtt-eng-0.vtt`, WebVTT) or a sheet of the storyboard (`storyboard-0.jpg`) of the title. Honours `Range`
+        (RFC 9110).
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSegment(self, request, context):
         """Gets an init segment (`init.mp4`) or a media segment (`12.m4s`) of one rendition. Honours `Range` (RFC 9110); renews the
         lease.
@@ -193,6 +208,11 @@ def add_PlaybackServiceServicer_to_server(servicer, server):
             'GetManifest': grpc.unary_stream_rpc_method_handler(
                     servicer.GetManifest,
                     request_deserializer=kino_dot_playback_dot_v1_dot_playback__pb2.GetManifestRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetExtra': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetExtra,
+                    request_deserializer=kino_dot_playback_dot_v1_dot_playback__pb2.GetExtraRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetSegment': grpc.unary_stream_rpc_method_handler(
@@ -391,6 +411,33 @@ class PlaybackService:
             target,
             '/kino.playback.v1.PlaybackService/GetManifest',
             kino_dot_playback_dot_v1_dot_playback__pb2.GetManifestRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExtra(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kino.playback.v1.PlaybackService/GetExtra',
+            kino_dot_playback_dot_v1_dot_playback__pb2.GetExtraRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

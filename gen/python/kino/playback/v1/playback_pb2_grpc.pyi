@@ -52,6 +52,12 @@ class PlaybackServiceStub:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
+    GetExtra: _aio.UnaryStreamMultiCallable[_playback_pb2.GetExtraRequest, _httpbody_pb2.HttpBody]
+    """Gets a text track (`vtt-eng-0.vtt`, WebVTT) or a sheet of the storyboard (`storyboard-0.jpg`) of the title. Honours `Range`
+    (RFC 9110).
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
     GetSegment: _aio.UnaryStreamMultiCallable[_playback_pb2.GetSegmentRequest, _httpbody_pb2.HttpBody]
     """Gets an init segment (`init.mp4`) or a media segment (`12.m4s`) of one rendition. Honours `Range` (RFC 9110); renews the
     lease.
@@ -135,6 +141,18 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets a manifest for HTTP players: `master.m3u8`, `manifest.mpd`, or the media playlist of one rendition
         (`h264-720.m3u8`). Shows what is published without a gap; live-like until the title is complete (HLS EVENT, dynamic
         MPD). Follows RFC 8216 and ISO/IEC 23009-1.
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+
+    @_abc_1.abstractmethod
+    def GetExtra(
+        self,
+        request: _playback_pb2.GetExtraRequest,
+        context: _aio.ServicerContext[_playback_pb2.GetExtraRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
+    ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
+        """Gets a text track (`vtt-eng-0.vtt`, WebVTT) or a sheet of the storyboard (`storyboard-0.jpg`) of the title. Honours `Range`
+        (RFC 9110).
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kino/playback/v1/resources.proto\x12\x10kino.playback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19kino/media/v1/media.proto\"\xb5\x01\n\x05Lease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf1\x01\n\x0cStreamChoice\x12,\n\nrenditions\x18\x01 \x03(\x0b\x32\x18.kino.media.v1.Rendition\x12)\n\x08timeline\x18\x02 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12\x1b\n\x13ready_segment_count\x18\x03 \x01(\x05\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\nhighlights\x18\x06 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"\x9b\x03\n\nPlayHeader\x12\'\n\x05video\x18\x01 \x01(\x0b\x32\x18.kino.media.v1.Rendition\x12\'\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x18.kino.media.v1.Rendition\x12\x16\n\x0esegment_number\x18\x03 \x01(\x05\x12\x30\n\rsegment_start\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmedia_start\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04trim\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10trim_frame_count\x18\x07 \x01(\x05\x12)\n\x06offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x66rame_number\x18\t \x01(\x03\x12\x15\n\rcombined_init\x18\n \x01(\x0c\x12\x12\n\nvideo_init\x18\x0b \x01(\x0c\x12\x12\n\naudio_init\x18\x0c \x01(\x0c\"~\n\nMediaChunk\x12&\n\x05track\x18\x01 \x01(\x0e\x32\x17.kino.playback.v1.Track\x12\x16\n\x0esegment_number\x18\x02 \x01(\x05\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04last\x18\x04 \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\xc6\x01\n\x0eStreamPosition\x12@\n\x12video_rendition_id\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x1f\n\x0esegment_number\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x32\n\x05track\x18\x03 \x01(\x0e\x32\x17.kino.playback.v1.TrackB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xf1\x01\n\x07PlayEnd\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .kino.playback.v1.PlayEnd.Reason\x12.\n\x0bnext_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x83\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REASON_END_OF_TITLE\x10\x01\x12\x1c\n\x18REASON_END_OF_READY_PART\x10\x02\x12\x18\n\x14REASON_END_OF_WINDOW\x10\x03\x12\x10\n\x0cREASON_MOVED\x10\x04\"\xaf\x01\n\x0bLeaseClaims\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0etitle_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*@\n\x05Track\x12\x15\n\x11TRACK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTRACK_VIDEO\x10\x01\x12\x0f\n\x0bTRACK_AUDIO\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kino/playback/v1/resources.proto\x12\x10kino.playback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19kino/media/v1/media.proto\"\xb5\x01\n\x05Lease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x98\x02\n\x0cStreamChoice\x12,\n\nrenditions\x18\x01 \x03(\x0b\x32\x18.kino.media.v1.Rendition\x12)\n\x08timeline\x18\x02 \x01(\x0b\x32\x17.kino.media.v1.Timeline\x12\x1b\n\x13ready_segment_count\x18\x03 \x01(\x05\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\nhighlights\x18\x06 \x03(\x0b\x32\x18.kino.media.v1.Highlight\x12%\n\x06\x65xtras\x18\x07 \x01(\x0b\x32\x15.kino.media.v1.Extras\"\x9b\x03\n\nPlayHeader\x12\'\n\x05video\x18\x01 \x01(\x0b\x32\x18.kino.media.v1.Rendition\x12\'\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x18.kino.media.v1.Rendition\x12\x16\n\x0esegment_number\x18\x03 \x01(\x05\x12\x30\n\rsegment_start\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmedia_start\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04trim\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10trim_frame_count\x18\x07 \x01(\x05\x12)\n\x06offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x66rame_number\x18\t \x01(\x03\x12\x15\n\rcombined_init\x18\n \x01(\x0c\x12\x12\n\nvideo_init\x18\x0b \x01(\x0c\x12\x12\n\naudio_init\x18\x0c \x01(\x0c\"~\n\nMediaChunk\x12&\n\x05track\x18\x01 \x01(\x0e\x32\x17.kino.playback.v1.Track\x12\x16\n\x0esegment_number\x18\x02 \x01(\x05\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04last\x18\x04 \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\xc6\x01\n\x0eStreamPosition\x12@\n\x12video_rendition_id\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x1f\n\x0esegment_number\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x32\n\x05track\x18\x03 \x01(\x0e\x32\x17.kino.playback.v1.TrackB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\xf1\x01\n\x07PlayEnd\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .kino.playback.v1.PlayEnd.Reason\x12.\n\x0bnext_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x83\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REASON_END_OF_TITLE\x10\x01\x12\x1c\n\x18REASON_END_OF_READY_PART\x10\x02\x12\x18\n\x14REASON_END_OF_WINDOW\x10\x03\x12\x10\n\x0cREASON_MOVED\x10\x04\"\xaf\x01\n\x0bLeaseClaims\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0etitle_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*@\n\x05Track\x12\x15\n\x11TRACK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTRACK_VIDEO\x10\x01\x12\x0f\n\x0bTRACK_AUDIO\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,22 +44,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMPOSITION'].fields_by_name['track']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_STREAMPOSITION'].fields_by_name['offset_bytes']._loaded_options = None
   _globals['_STREAMPOSITION'].fields_by_name['offset_bytes']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_TRACK']._serialized_start=1801
-  _globals['_TRACK']._serialized_end=1865
+  _globals['_TRACK']._serialized_start=1840
+  _globals['_TRACK']._serialized_end=1904
   _globals['_LEASE']._serialized_start=209
   _globals['_LEASE']._serialized_end=390
   _globals['_STREAMCHOICE']._serialized_start=393
-  _globals['_STREAMCHOICE']._serialized_end=634
-  _globals['_PLAYHEADER']._serialized_start=637
-  _globals['_PLAYHEADER']._serialized_end=1048
-  _globals['_MEDIACHUNK']._serialized_start=1050
-  _globals['_MEDIACHUNK']._serialized_end=1176
-  _globals['_STREAMPOSITION']._serialized_start=1179
-  _globals['_STREAMPOSITION']._serialized_end=1377
-  _globals['_PLAYEND']._serialized_start=1380
-  _globals['_PLAYEND']._serialized_end=1621
-  _globals['_PLAYEND_REASON']._serialized_start=1490
-  _globals['_PLAYEND_REASON']._serialized_end=1621
-  _globals['_LEASECLAIMS']._serialized_start=1624
-  _globals['_LEASECLAIMS']._serialized_end=1799
+  _globals['_STREAMCHOICE']._serialized_end=673
+  _globals['_PLAYHEADER']._serialized_start=676
+  _globals['_PLAYHEADER']._serialized_end=1087
+  _globals['_MEDIACHUNK']._serialized_start=1089
+  _globals['_MEDIACHUNK']._serialized_end=1215
+  _globals['_STREAMPOSITION']._serialized_start=1218
+  _globals['_STREAMPOSITION']._serialized_end=1416
+  _globals['_PLAYEND']._serialized_start=1419
+  _globals['_PLAYEND']._serialized_end=1660
+  _globals['_PLAYEND_REASON']._serialized_start=1529
+  _globals['_PLAYEND_REASON']._serialized_end=1660
+  _globals['_LEASECLAIMS']._serialized_start=1663
+  _globals['_LEASECLAIMS']._serialized_end=1838
 # @@protoc_insertion_point(module_scope)

@@ -108,6 +108,7 @@ class StreamChoice(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
     ready_segment_count: _builtins.int
     """Number of segments that can be played without a gap from the start in at least the lowest rendition."""
     complete: _builtins.bool
@@ -128,6 +129,10 @@ class StreamChoice(_message.Message):
     def highlights(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Highlight]:
         """Passages worth showing first."""
 
+    @_builtins.property
+    def extras(self) -> _media_pb2.Extras:
+        """Text tracks, chapters and storyboard, as far as they are there; `GetExtra` gives their files."""
+
     def __init__(
         self,
         *,
@@ -137,10 +142,11 @@ class StreamChoice(_message.Message):
         complete: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
         highlights: _abc.Iterable[_media_pb2.Highlight] | None = ...,
+        extras: _media_pb2.Extras | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "timeline", b"timeline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "extras", b"extras", "timeline", b"timeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "duration", b"duration", "highlights", b"highlights", "ready_segment_count", b"ready_segment_count", "renditions", b"renditions", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "duration", b"duration", "extras", b"extras", "highlights", b"highlights", "ready_segment_count", b"ready_segment_count", "renditions", b"renditions", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -421,6 +421,33 @@ export declare type GetManifestRequest = Message<"kino.playback.v1.GetManifestRe
 export declare const GetManifestRequestSchema: GenMessage<GetManifestRequest>;
 
 /**
+ * Request message for `PlaybackService.GetExtra`.
+ *
+ * @generated from message kino.playback.v1.GetExtraRequest
+ */
+export declare type GetExtraRequest = Message<"kino.playback.v1.GetExtraRequest"> & {
+  /**
+   * Required. `Lease.token` of `StartPlayback`.
+   *
+   * @generated from field: string lease_token = 1;
+   */
+  leaseToken: string;
+
+  /**
+   * Required. `{track_id}.vtt` or `storyboard-{number}.jpg`, numbered from 0.
+   *
+   * @generated from field: string file = 2;
+   */
+  file: string;
+};
+
+/**
+ * Describes the message kino.playback.v1.GetExtraRequest.
+ * Use `create(GetExtraRequestSchema)` to create a new message.
+ */
+export declare const GetExtraRequestSchema: GenMessage<GetExtraRequest>;
+
+/**
  * Request message for `PlaybackService.GetSegment`.
  *
  * @generated from message kino.playback.v1.GetSegmentRequest
@@ -543,6 +570,19 @@ export declare const PlaybackService: GenService<{
   getManifest: {
     methodKind: "server_streaming";
     input: typeof GetManifestRequestSchema;
+    output: typeof HttpBodySchema;
+  },
+  /**
+   * Gets a text track (`vtt-eng-0.vtt`, WebVTT) or a sheet of the storyboard (`storyboard-0.jpg`) of the title. Honours `Range`
+   * (RFC 9110).
+   * buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+   * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+   *
+   * @generated from rpc kino.playback.v1.PlaybackService.GetExtra
+   */
+  getExtra: {
+    methodKind: "server_streaming";
+    input: typeof GetExtraRequestSchema;
     output: typeof HttpBodySchema;
   },
   /**

@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { Highlight, Rendition, Timeline } from "../../media/v1/media_pb.js";
+import type { Extras, Highlight, Rendition, Timeline } from "../../media/v1/media_pb.js";
 
 /**
  * Describes the file kino/playback/v1/resources.proto.
@@ -121,6 +121,13 @@ export declare type StreamChoice = Message<"kino.playback.v1.StreamChoice"> & {
    * @generated from field: repeated kino.media.v1.Highlight highlights = 6;
    */
   highlights: Highlight[];
+
+  /**
+   * Text tracks, chapters and storyboard, as far as they are there; `GetExtra` gives their files.
+   *
+   * @generated from field: kino.media.v1.Extras extras = 7;
+   */
+  extras?: Extras | undefined;
 };
 
 /**
