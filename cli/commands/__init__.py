@@ -8,7 +8,20 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add every command."""
     # Imported here, so that importing a command module alone stays possible: they need `cli.main`.
-    from cli.commands import account, bench, billing, demo, doctor, ingest, jobs, library, plan, play, suite
+    from cli.commands import (
+        account,
+        bench,
+        billing,
+        demo,
+        doctor,
+        ingest,
+        jobs,
+        library,
+        plan,
+        play,
+        series,
+        suite,
+    )
 
-    for module in (suite, account, ingest, play, library, billing, jobs, demo, doctor, plan, bench):
+    for module in (suite, account, ingest, play, library, series, billing, jobs, demo, doctor, plan, bench):
         module.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import uuid
 from typing import Annotated
 
@@ -25,6 +26,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (claim, signup, login, logout, whoami):
         app.command()(command)
+    devices = typer.Typer(no_args_is_help=True, help="Where you are signed in.")
+    devices.command("list")(list_devices)
+    devices.command("sign-out")(sign_out_device)
+    app.add_typer(devices, name="devices")
     users = typer.Typer(no_args_is_help=True, help="Users, for operators.")
     users.command("list")(list_users)
     users.command("role")(set_role)
@@ -48,7 +53,11 @@ def claim(
     async def work() -> None:
         async with connect(state.url) as kino:
             request = identity_pb2.ClaimOperatorRequest(
-                claim_token=token, email=email, password=password, display_name=name or email
+                claim_token=token,
+                email=email,
+                password=password,
+                display_name=name or email,
+                device=_device(),
             )
             answer = await kino.stub(identity_pb2_grpc.IdentityServiceStub).ClaimOperator(request)
             kino.keep(answer.session)
@@ -68,7 +77,11 @@ def signup(context: typer.Context, email: Email, password: Password, name: Displ
     async def work() -> None:
         async with connect(state.url) as kino:
             request = identity_pb2.SignUpRequest(
-                email=email, password=password, display_name=name or email, request_id=str(uuid.uuid4())
+                email=email,
+                password=password,
+                display_name=name or email,
+                request_id=str(uuid.uuid4()),
+                device=_device(),
             )
             answer = await kino.stub(identity_pb2_grpc.IdentityServiceStub).SignUp(request)
             kino.keep(answer.session)
@@ -83,7 +96,7 @@ def login(context: typer.Context, email: Email, password: Password) -> None:
 
     async def work() -> None:
         async with connect(state.url) as kino:
-            request = identity_pb2.SignInRequest(email=email, password=password)
+            request = identity_pb2.SignInRequest(email=email, password=password, device=_device())
             answer = await kino.stub(identity_pb2_grpc.IdentityServiceStub).SignIn(request)
             kino.keep(answer.session)
             _signed_in(state, answer.user)
@@ -116,6 +129,48 @@ def whoami(context: typer.Context) -> None:
             state.output.facts(_facts(answer.user))
 
     run(work)
+
+
+def list_devices(context: typer.Context) -> None:
+    """List where you are signed in, last used first."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            stub = kino.stub(identity_pb2_grpc.IdentityServiceStub)
+            answer = await stub.ListDevices(identity_pb2.ListDevicesRequest(parent=kino.user))
+            rows = [
+                (
+                    one.name,
+                    one.display_name,
+                    one.last_use_time.ToJsonString(),
+                    "this one" if one.current else "",
+                )
+                for one in answer.devices
+            ]
+            state.output.messages(answer.devices, ("device", "name", "last used", ""), rows)
+
+    run(work)
+
+
+def sign_out_device(
+    context: typer.Context, device: Annotated[str, typer.Argument(help="`users/…/devices/…`")]
+) -> None:
+    """Sign another device out."""
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            stub = kino.stub(identity_pb2_grpc.IdentityServiceStub)
+            await stub.DeleteDevice(identity_pb2.DeleteDeviceRequest(name=device))
+            state.output.say(f"{device} is signed out, within fifteen minutes.")
+
+    run(work)
+
+
+def _device() -> str:
+    """What a person recognises this machine by."""
+    return f"kino on {platform.node()}"[:100]
 
 
 def list_users(context: typer.Context) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.client import Kino, connect
+from cli.commands import publishing
 from cli.main import State, run
 from cli.output import as_dict, clock
 from kino.catalog.v1 import catalog_pb2, catalog_pb2_grpc
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     titles.command("list")(list_titles)
     titles.command("show")(show_title)
     titles.command("delete")(delete_title)
+    publishing.register(titles)
     app.add_typer(titles, name="titles")
     history = typer.Typer(no_args_is_help=True, help="What a profile watched and where it stopped.")
     history.command("list")(list_views)
@@ -165,4 +167,5 @@ def _history(kino: Kino) -> history_pb2_grpc.HistoryServiceStub:
 
 
 def _state(title: catalog.Title) -> str:
-    return catalog.Title.State.Name(title.state).removeprefix("STATE_").lower()
+    state = catalog.Title.State.Name(title.state).removeprefix("STATE_").lower()
+    return f"{state}, unpublished" if title.unpublished else state

@@ -166,6 +166,8 @@ class Session:
     rotate_client: str
     create_time: datetime
     expire_time: datetime
+    #: As the client named itself; may be empty.
+    device: str = ""
 
     def rotated(self, token: RefreshToken, client: str, now: datetime) -> Session | None:
         """The session after `client` used `token`; None when the use means theft (RFC 9700, 4.14.2).
@@ -213,7 +215,7 @@ class Claim:
         return self.claim_time is None and hmac.compare_digest(_sha256(token.encode()), self.token_sha256)
 
 
-def new_session(session_id: str, user_id: str, secret: bytes, now: datetime) -> Session:
+def new_session(session_id: str, user_id: str, secret: bytes, now: datetime, device: str = "") -> Session:
     """A session whose first refresh token has generation 0."""
     return Session(
         id=session_id,
@@ -224,6 +226,7 @@ def new_session(session_id: str, user_id: str, secret: bytes, now: datetime) -> 
         rotate_client="",
         create_time=now,
         expire_time=now + REFRESH_TTL,
+        device=device,
     )
 
 

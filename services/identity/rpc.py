@@ -8,7 +8,7 @@ from typing import Any
 
 from kino.identity.v1 import identity_pb2 as pb
 from kino.identity.v1 import identity_pb2_grpc, resources_pb2
-from services.identity.model import Grant, Profile, Role, User
+from services.identity.model import Grant, Profile, Role, Session, User
 from services.identity.usecases import Application, Identity
 from services.runtime import names
 from services.runtime.auth import NotYours, own_name, principal, require_user
@@ -39,7 +39,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         )
 
     async def SignIn(self, request: pb.SignInRequest, context: Any) -> pb.SignInResponse:
-        user, grant = await self._identity.sign_in(request.email, request.password)
+        user, grant = await self._identity.sign_in(request.email, request.password, request.device)
         return pb.SignInResponse(user=_user(user), session=_session(grant))
 
     async def RefreshSession(
@@ -65,9 +65,19 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         if name != principal().subject:
             raise NotYours(name)
         grant = await self._identity.change_password(
-            names.parse(_USER, name)["user"], request.old_password, request.new_password
+            names.parse(_USER, name)["user"], request.old_password, request.new_password, principal().session
         )
         return pb.ChangePasswordResponse(session=_session(grant))
+
+    async def ListDevices(self, request: pb.ListDevicesRequest, context: Any) -> pb.ListDevicesResponse:
+        sessions = await self._identity.devices(_user_id(request.parent, "parent"))
+        return pb.ListDevicesResponse(devices=map(_device, sessions))
+
+    async def DeleteDevice(self, request: pb.DeleteDeviceRequest, context: Any) -> pb.DeleteDeviceResponse:
+        name = names.parse("users/{user}/devices/{device}", own_name(request.name))
+        require_user(f"users/{name['user']}")
+        await self._identity.delete_device(name["user"], name["device"])
+        return pb.DeleteDeviceResponse()
 
     async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.GetUserResponse:
         return pb.GetUserResponse(user=_user(await self._identity.get_user(_user_id(request.name, "name"))))
@@ -116,6 +126,17 @@ def _user_id(name: str, field: str) -> str:
     return names.parse(_USER, name, field)["user"]
 
 
+def _device(session: Session) -> resources_pb2.Device:
+    return resources_pb2.Device(
+        name=f"users/{session.user_id}/devices/{session.id}",
+        display_name=session.device,
+        current=session.id == principal().session,
+        create_time=timestamp(session.create_time),
+        last_use_time=timestamp(session.rotate_time),
+        expire_time=timestamp(session.expire_time),
+    )
+
+
 def _client(context: Any) -> str:
     """A hash of what tells one client from another: its program and, without the port, its address.
 
@@ -129,7 +150,12 @@ def _client(context: Any) -> str:
 
 
 def _application(request: pb.SignUpRequest | pb.ClaimOperatorRequest) -> Application:
-    return Application(email=request.email, password=request.password, display_name=request.display_name)
+    return Application(
+        email=request.email,
+        password=request.password,
+        display_name=request.display_name,
+        device=request.device,
+    )
 
 
 def _user(user: User) -> resources_pb2.User:

@@ -65,6 +65,7 @@ sessions = Table(
     Column("rotate_client", String(64), nullable=False),
     Column("create_time", UtcTime, nullable=False),
     Column("expire_time", UtcTime, nullable=False),
+    Column("device", Text, nullable=False, server_default=""),
 )
 #: Addresses only as hashes: people type passwords into the wrong field.
 failures = Table(

@@ -62,6 +62,8 @@ class Application:
     email: str
     password: str = field(repr=False)
     display_name: str
+    #: What the client calls itself; may be empty.
+    device: str = ""
 
     def account(self, role: Role, password_hash: str, now: datetime) -> Account:
         """The account applied for. Raises `InvalidArgument` for a name that can't be shown."""
@@ -106,7 +108,7 @@ class Identity:
             joined: list[Joined] = []
 
             def create() -> bytes:
-                joined.append(self._join(tx, account, now))
+                joined.append(self._join(tx, account, now, form.device))
                 return account.user.id.encode()
 
             tx.once("SignUp", request_id, request, now, create)
@@ -116,12 +118,12 @@ class Identity:
 
     async def _rejoin(self, form: Application) -> Joined:
         try:
-            user, grant = await self.sign_in(form.email, form.password)
+            user, grant = await self.sign_in(form.email, form.password, form.device)
         except WrongCredentials:
             raise EmailTaken() from None
         return Joined(user=user, profile=(await self.list_profiles(user.id))[0], grant=grant)
 
-    async def sign_in(self, email: str, password: str) -> tuple[User, Grant]:
+    async def sign_in(self, email: str, password: str, device: str = "") -> tuple[User, Grant]:
         """Raises `WrongCredentials` or `TooManyAttempts`."""
         account, attempt = await self._prove(email, password)
         better = account.password_hash
@@ -134,7 +136,7 @@ class Identity:
             tx.delete_failure(attempt)
             if better != account.password_hash:
                 tx.set_password(user.id, better)
-            return user, self._open(tx, user, now)
+            return user, self._open(tx, user, now, device)
 
         return await self._store.write(run)
 
@@ -177,7 +179,7 @@ class Identity:
         def run(tx: Transaction) -> Joined:
             claim = self._check_claim(tx.claim(), claim_token)
             tx.put_claim(replace(claim, claim_time=now))
-            return self._join(tx, account, now)
+            return self._join(tx, account, now, form.device)
 
         joined = await self._store.write(run)
         self._claimed()
@@ -199,8 +201,28 @@ class Identity:
 
         return await self._store.write(run)
 
-    async def change_password(self, user_id: str, old: str, new: str) -> Grant:
-        """Ends all sessions, and opens one. Raises `WrongCredentials`, `TooManyAttempts` or `NotFound`."""
+    async def devices(self, user_id: str) -> list[Session]:
+        """The sessions of a user, last used first."""
+        now = self._clock.now()
+        found = await self._store.read(lambda tx: tx.sessions(user_id))
+        alive = [session for session in found if now < session.expire_time]
+        return sorted(alive, key=lambda session: session.rotate_time, reverse=True)
+
+    async def delete_device(self, user_id: str, session_id: str) -> None:
+        """End a session of this user; succeeds when there is none."""
+
+        def run(tx: Transaction) -> None:
+            session = tx.session(session_id)
+            if session is not None and session.user_id == user_id:
+                tx.delete_session(session_id)
+
+        await self._store.write(run)
+
+    async def change_password(self, user_id: str, old: str, new: str, session_id: str = "") -> Grant:
+        """Ends all sessions, and opens one in the place of `session_id`.
+
+        Raises `WrongCredentials`, `TooManyAttempts` or `NotFound`.
+        """
         user = await self.get_user(user_id)
         account, attempt = await self._prove(user.email, old)
         password_hash = await self._passwords.hash(new)
@@ -210,9 +232,10 @@ class Identity:
             user = self._still(tx, account)
             tx.delete_failure(attempt)
             tx.set_password(user.id, password_hash)
+            caller = tx.session(session_id)
             for session in tx.sessions(user.id):
                 tx.delete_session(session.id)
-            return self._open(tx, user, now)
+            return self._open(tx, user, now, caller.device if caller else "")
 
         return await self._store.write(run)
 
@@ -306,14 +329,14 @@ class Identity:
             raise WrongCredentials()
         return current.user
 
-    def _join(self, tx: Transaction, account: Account, now: datetime) -> Joined:
+    def _join(self, tx: Transaction, account: Account, now: datetime, device: str) -> Joined:
         user = account.user
         profile = Profile(id=new_id(), user_id=user.id, display_name=user.display_name, create_time=now)
         tx.add_account(account)
         tx.add_profile(profile)
-        return Joined(user=user, profile=profile, grant=self._open(tx, user, now))
+        return Joined(user=user, profile=profile, grant=self._open(tx, user, now, device))
 
-    def _open(self, tx: Transaction, user: User, now: datetime) -> Grant:
+    def _open(self, tx: Transaction, user: User, now: datetime, device: str) -> Grant:
         alive: list[Session] = []
         for session in tx.sessions(user.id):
             if now >= session.expire_time:
@@ -323,7 +346,7 @@ class Identity:
         for session in alive[: max(0, len(alive) + 1 - MAX_SESSIONS)]:
             tx.delete_session(session.id)
         secret = self._tokens.new_secret()
-        session = new_session(new_id(), user.id, secret, now)
+        session = new_session(new_id(), user.id, secret, now, device)
         tx.add_session(session)
         return self._tokens.grant(user, session, secret)
 

@@ -23,6 +23,11 @@ LEASE_ENDED = re.compile("/v1/leases:end$")
 PART = re.compile("IngestService/UploadPart$")
 #: The frame of the moment is on the screen.
 SETTLED = "() => (v => v?.readyState >= 2 && !v.seeking)(document.querySelector('video'))"
+#: The whole film lies in the browser.
+BUFFERED = """() => {
+  const v = document.querySelector('video');
+  return v.buffered.length && v.buffered.end(v.buffered.length - 1) > v.duration - 0.5;
+}"""
 #: Where the page keeps a report that it could not send.
 UNSENT = "Object.keys(localStorage).find(key => key.startsWith('kino.unsent.'))"
 
@@ -210,6 +215,8 @@ def test_a_lost_stream_is_told_and_taken_over_again(arrive: Arrive, stack: Stack
     visitor.play(stack.title)
     visitor.pause_at(5)
     page.wait_for_function(f"() => {UNSENT}")
+    # So that it is the change of picture that reads again, and nothing before.
+    page.wait_for_function(BUFFERED, timeout=SLOW_MS)
     token = page.evaluate(f"JSON.parse(localStorage.getItem({UNSENT})).leaseToken")
     page.unroute(REPORTED)
     assert page.request.post(f"{stack.gateway}/v1/leases:end", data={"leaseToken": token}).ok

@@ -117,6 +117,33 @@ class TestSessions:
         )
         assert (await stub.GetUser(me, metadata=of(fresh.session))).user == joined.user
 
+    async def test_devices_are_listed_and_one_is_signed_out_from_another(
+        self, stub: Any, clock: ManualClock
+    ) -> None:
+        joined = await sign_up(stub)
+        clock.advance(60)
+        sign_in = pb.SignInRequest(email="ann@example.org", password=PASSWORD, device="Firefox on Linux")
+        phone = (await stub.SignIn(sign_in)).session
+        mine = pb.ListDevicesRequest(parent=joined.user.name)
+        devices = (await stub.ListDevices(mine, metadata=of(joined.session))).devices
+        assert [(one.display_name, one.current) for one in devices] == [
+            ("Firefox on Linux", False),
+            ("", True),
+        ]
+        other = await sign_up(stub, "bob@example.org")
+        end = pb.DeleteDeviceRequest(name=devices[0].name)
+        assert await refused(stub.ListDevices(mine, metadata=of(other.session))) == DENIED
+        assert await refused(stub.DeleteDevice(end, metadata=of(other.session))) == DENIED
+        for _ in range(2):
+            await stub.DeleteDevice(end, metadata=of(joined.session))
+        refresh = pb.RefreshSessionRequest(refresh_token=phone.refresh_token)
+        assert await refused(stub.RefreshSession(refresh)) == (
+            grpc.StatusCode.UNAUTHENTICATED,
+            "SESSION_ENDED",
+        )
+        devices = (await stub.ListDevices(mine, metadata=of(joined.session))).devices
+        assert [one.current for one in devices] == [True]
+
     async def test_a_stolen_refresh_token_used_by_another_client_ends_the_session(
         self, stub: Any, clock: ManualClock
     ) -> None:

@@ -1,11 +1,12 @@
 import { useState } from "preact/hooks";
 import { Invoice_State, Plan_Interval, Subscription_State, type Invoice, type Plan, type Subscription } from "kino-stubs/kino/billing/v1/resources_pb.js";
+import type { Device } from "kino-stubs/kino/identity/v1/resources_pb.js";
 import type { Money } from "kino-stubs/kino/common/v1/money_pb.js";
 import { api, keeper, session } from "../api/clients";
 import { sentenceOfReason } from "../api/errors";
 import { useAct, useLoad, usePages } from "../lib/load";
 import { once } from "../lib/request_id";
-import { date, money } from "../lib/time";
+import { date, dateTime, money } from "../lib/time";
 import { Devices } from "../player/devices";
 import { user } from "../state";
 import { announce, Badge, Dialog, ErrorNote, Field, Heading, Loading } from "../ui/basics";
@@ -33,8 +34,9 @@ export function AccountPage() {
       {!billing.value && !billing.error && <Loading what="your plan" />}
       {billing.value && <PlanSection billing={billing.value} parent={parent} onChange={billing.reload} />}
       <Invoices parent={parent} fresh={billing.value} />
-      <section aria-labelledby="devices">
-        <h2 id="devices">Devices watching now</h2>
+      <SignedIn parent={parent} />
+      <section aria-labelledby="watching">
+        <h2 id="watching">Watching now</h2>
         <Devices />
       </section>
       <Password />
@@ -239,6 +241,52 @@ function InvoiceRow({ invoice, onPay }: { invoice: Invoice; onPay: ((invoice: In
         </td>
       )}
     </tr>
+  );
+}
+
+/** Where the account is signed in, and signing out from afar. */
+function SignedIn({ parent }: { parent: string }) {
+  const { value, error, reload } = useLoad(async (signal) => (await api.identity.listDevices({ parent }, { signal })).devices, [parent]);
+  return (
+    <section aria-labelledby="devices">
+      <h2 id="devices">Devices</h2>
+      <ErrorNote error={error} retry={reload} />
+      {!value && !error && <Loading what="the devices" />}
+      <ul class="list">
+        {value?.map((device) => (
+          <DeviceLine key={device.name} device={device} onChange={reload} />
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function DeviceLine({ device, onChange }: { device: Device; onChange: () => void }) {
+  const { busy, error, run } = useAct();
+  const called = device.displayName || "Unnamed device";
+  const end = () =>
+    void run(() => api.identity.deleteDevice({ name: device.name })).then((done) => {
+      if (!done) return;
+      announce(`${called} is signed out, within fifteen minutes`);
+      onChange();
+    });
+  return (
+    <li>
+      <div class="list-main">
+        <strong>{called}</strong>
+        <span class="dim">
+          last used {dateTime(device.lastUseTime)} · signed in {date(device.createTime)}
+        </span>
+        <ErrorNote error={error} />
+      </div>
+      {device.current ? (
+        <Badge tone="good">This device</Badge>
+      ) : (
+        <button type="button" class="button small" disabled={busy} aria-label={`Sign out ${called}`} onClick={end}>
+          Sign out
+        </button>
+      )}
+    </li>
   );
 }
 

@@ -6,6 +6,7 @@ import { useAct } from "../lib/load";
 import { go, place } from "../lib/router";
 import { once } from "../lib/request_id";
 import { ErrorNote, Field, Heading } from "../ui/basics";
+import { deviceName } from "../player/playback";
 
 const MIN_PASSWORD = 10;
 
@@ -34,7 +35,7 @@ export function SignInPage() {
   const { busy, error, run } = useAct();
   const submit = (event: Event) => {
     event.preventDefault();
-    void run(async () => enter((await publicApi.identity.signIn({ email: email.trim(), password })).session));
+    void run(async () => enter((await publicApi.identity.signIn({ email: email.trim(), password, device: deviceName() })).session));
   };
   return (
     <AuthCard title="Sign in" lead="Your own films, from any moment.">
@@ -95,7 +96,7 @@ function AccountForm({ action, create }: { action: string; create: (account: New
 export function SignUpPage() {
   const create = async (account: NewAccount) => {
     const answer = await once(`signUp:${account.email}:${account.displayName}`, (requestId) =>
-      publicApi.identity.signUp({ ...account, requestId }),
+      publicApi.identity.signUp({ ...account, requestId, device: deviceName() }),
     );
     enter(answer.session);
   };
@@ -110,7 +111,7 @@ export function SignUpPage() {
 }
 
 export function ClaimPage({ token }: { token: string }) {
-  const create = async (account: NewAccount) => enter((await publicApi.identity.claimOperator({ ...account, claimToken: token })).session);
+  const create = async (account: NewAccount) => enter((await publicApi.identity.claimOperator({ ...account, claimToken: token, device: deviceName() })).session);
   return (
     <AuthCard title="Become the operator" lead="This link works once: whoever uses it runs this deployment.">
       <AccountForm action="Become operator" create={create} />

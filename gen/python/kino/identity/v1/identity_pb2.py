@@ -29,7 +29,7 @@ from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 from kino.identity.v1 import resources_pb2 as kino_dot_identity_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/identity/v1/identity.proto\x12\x10kino.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a kino/identity/v1/resources.proto\"\x98\x01\n\rSignUpRequest\x12\x1d\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\x12!\n\x08password\x18\x02 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\n\x18\x80\x08\x12#\n\x0c\x64isplay_name\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"\x8e\x01\n\x0eSignUpResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\x12*\n\x07profile\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.Profile\x12*\n\x07session\x18\x03 \x01(\x0b\x32\x19.kino.identity.v1.Session\"Q\n\rSignInRequest\x12\x1d\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xfe\x01\x12!\n\x08password\x18\x02 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\x01\x18\x80\x08\"b\n\x0eSignInResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\x12*\n\x07session\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.Session\">\n\x15RefreshSessionRequest\x12%\n\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04\"D\n\x16RefreshSessionResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x19.kino.identity.v1.Session\"7\n\x0eSignOutRequest\x12%\n\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04\"\x11\n\x0fSignOutResponse\"\xa2\x01\n\x14\x43laimOperatorRequest\x12#\n\x0b\x63laim_token\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1d\n\x05\x65mail\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\x12!\n\x08password\x18\x03 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\n\x18\x80\x08\x12#\n\x0c\x64isplay_name\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\"\x95\x01\n\x15\x43laimOperatorResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\x12*\n\x07profile\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.Profile\x12*\n\x07session\x18\x03 \x01(\x0b\x32\x19.kino.identity.v1.Session\"\x97\x01\n\x15\x43hangePasswordRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12%\n\x0cold_password\x18\x02 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12%\n\x0cnew_password\x18\x03 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\n\x18\x80\x08\"D\n\x16\x43hangePasswordResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x19.kino.identity.v1.Session\"B\n\x0eGetUserRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\"7\n\x0fGetUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\"O\n\x10ListUsersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"S\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.kino.identity.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x12SetUserRoleRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12\x34\n\x04role\x18\x02 \x01(\x0e\x32\x16.kino.identity.v1.RoleB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\";\n\x13SetUserRoleResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\"\xa4\x01\n\x14\x43reateProfileRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12\x36\n\x07profile\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.ProfileB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"C\n\x15\x43reateProfileResponse\x12*\n\x07profile\x18\x01 \x01(\x0b\x32\x19.kino.identity.v1.Profile\"I\n\x13ListProfilesRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\"C\n\x14ListProfilesResponse\x12+\n\x08profiles\x18\x01 \x03(\x0b\x32\x19.kino.identity.v1.Profile\"a\n\x14\x44\x65leteProfileRequest\x12I\n\x04name\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\"\x17\n\x15\x44\x65leteProfileResponse2\x9f\x0c\n\x0fIdentityService\x12l\n\x06SignUp\x12\x1f.kino.identity.v1.SignUpRequest\x1a .kino.identity.v1.SignUpResponse\"\x1f\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/users:signUp:\x01*\x12l\n\x06SignIn\x12\x1f.kino.identity.v1.SignInRequest\x1a .kino.identity.v1.SignInResponse\"\x1f\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/users:signIn:\x01*\x12\x88\x01\n\x0eRefreshSession\x12\'.kino.identity.v1.RefreshSessionRequest\x1a(.kino.identity.v1.RefreshSessionResponse\"#\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/sessions:refresh:\x01*\x12s\n\x07SignOut\x12 .kino.identity.v1.SignOutRequest\x1a!.kino.identity.v1.SignOutResponse\"#\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/sessions:signOut:\x01*\x12\x88\x01\n\rClaimOperator\x12&.kino.identity.v1.ClaimOperatorRequest\x1a\'.kino.identity.v1.ClaimOperatorResponse\"&\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/users:claimOperator:\x01*\x12\x95\x01\n\x0e\x43hangePassword\x12\'.kino.identity.v1.ChangePasswordRequest\x1a(.kino.identity.v1.ChangePasswordResponse\"0\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02&\"!/v1/{name=users/*}:changePassword:\x01*\x12n\n\x07GetUser\x12 .kino.identity.v1.GetUserRequest\x1a!.kino.identity.v1.GetUserResponse\"\x1e\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=users/*}\x12k\n\tListUsers\x12\".kino.identity.v1.ListUsersRequest\x1a#.kino.identity.v1.ListUsersResponse\"\x15\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/users\x12\x85\x01\n\x0bSetUserRole\x12$.kino.identity.v1.SetUserRoleRequest\x1a%.kino.identity.v1.SetUserRoleResponse\")\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=users/*}:setRole:\x01*\x12\x8e\x01\n\rCreateProfile\x12&.kino.identity.v1.CreateProfileRequest\x1a\'.kino.identity.v1.CreateProfileResponse\",\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{parent=users/*}/profiles:\x01*\x12\x88\x01\n\x0cListProfiles\x12%.kino.identity.v1.ListProfilesRequest\x1a&.kino.identity.v1.ListProfilesResponse\")\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=users/*}/profiles\x12\x8b\x01\n\rDeleteProfile\x12&.kino.identity.v1.DeleteProfileRequest\x1a\'.kino.identity.v1.DeleteProfileResponse\")\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=users/*/profiles/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/identity/v1/identity.proto\x12\x10kino.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a kino/identity/v1/resources.proto\"\xb1\x01\n\rSignUpRequest\x12\x1d\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\x12!\n\x08password\x18\x02 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\n\x18\x80\x08\x12#\n\x0c\x64isplay_name\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x06\x64\x65vice\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"\x8e\x01\n\x0eSignUpResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\x12*\n\x07profile\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.Profile\x12*\n\x07session\x18\x03 \x01(\x0b\x32\x19.kino.identity.v1.Session\"j\n\rSignInRequest\x12\x1d\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xfe\x01\x12!\n\x08password\x18\x02 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x17\n\x06\x64\x65vice\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"b\n\x0eSignInResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\x12*\n\x07session\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.Session\">\n\x15RefreshSessionRequest\x12%\n\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04\"D\n\x16RefreshSessionResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x19.kino.identity.v1.Session\"7\n\x0eSignOutRequest\x12%\n\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04\"\x11\n\x0fSignOutResponse\"\xbb\x01\n\x14\x43laimOperatorRequest\x12#\n\x0b\x63laim_token\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1d\n\x05\x65mail\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\x12!\n\x08password\x18\x03 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\n\x18\x80\x08\x12#\n\x0c\x64isplay_name\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x17\n\x06\x64\x65vice\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"\x95\x01\n\x15\x43laimOperatorResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\x12*\n\x07profile\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.Profile\x12*\n\x07session\x18\x03 \x01(\x0b\x32\x19.kino.identity.v1.Session\"\x97\x01\n\x15\x43hangePasswordRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12%\n\x0cold_password\x18\x02 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12%\n\x0cnew_password\x18\x03 \x01(\tB\x0f\xe2\x41\x02\x02\x04\xbaH\x07r\x05\x10\n\x18\x80\x08\"D\n\x16\x43hangePasswordResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x19.kino.identity.v1.Session\"B\n\x0eGetUserRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\"7\n\x0fGetUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\"O\n\x10ListUsersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"S\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.kino.identity.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x12SetUserRoleRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12\x34\n\x04role\x18\x02 \x01(\x0e\x32\x16.kino.identity.v1.RoleB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\";\n\x13SetUserRoleResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.kino.identity.v1.User\"\xa4\x01\n\x14\x43reateProfileRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12\x36\n\x07profile\x18\x02 \x01(\x0b\x32\x19.kino.identity.v1.ProfileB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"C\n\x15\x43reateProfileResponse\x12*\n\x07profile\x18\x01 \x01(\x0b\x32\x19.kino.identity.v1.Profile\"I\n\x13ListProfilesRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\"C\n\x14ListProfilesResponse\x12+\n\x08profiles\x18\x01 \x03(\x0b\x32\x19.kino.identity.v1.Profile\"a\n\x14\x44\x65leteProfileRequest\x12I\n\x04name\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\"\x17\n\x15\x44\x65leteProfileResponse\"H\n\x12ListDevicesRequest\x12\x32\n\x06parent\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\"@\n\x13ListDevicesResponse\x12)\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x18.kino.identity.v1.Device\"_\n\x13\x44\x65leteDeviceRequest\x12H\n\x04name\x18\x01 \x01(\tB:\xe2\x41\x01\x02\xbaH3r12/^users/[a-z0-9-]{1,63}/devices/[a-z0-9-]{1,63}$\"\x16\n\x14\x44\x65leteDeviceResponse2\xb0\x0e\n\x0fIdentityService\x12l\n\x06SignUp\x12\x1f.kino.identity.v1.SignUpRequest\x1a .kino.identity.v1.SignUpResponse\"\x1f\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/users:signUp:\x01*\x12l\n\x06SignIn\x12\x1f.kino.identity.v1.SignInRequest\x1a .kino.identity.v1.SignInResponse\"\x1f\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/users:signIn:\x01*\x12\x88\x01\n\x0eRefreshSession\x12\'.kino.identity.v1.RefreshSessionRequest\x1a(.kino.identity.v1.RefreshSessionResponse\"#\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/sessions:refresh:\x01*\x12s\n\x07SignOut\x12 .kino.identity.v1.SignOutRequest\x1a!.kino.identity.v1.SignOutResponse\"#\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/sessions:signOut:\x01*\x12\x88\x01\n\rClaimOperator\x12&.kino.identity.v1.ClaimOperatorRequest\x1a\'.kino.identity.v1.ClaimOperatorResponse\"&\x88\xb2\x19\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/users:claimOperator:\x01*\x12\x95\x01\n\x0e\x43hangePassword\x12\'.kino.identity.v1.ChangePasswordRequest\x1a(.kino.identity.v1.ChangePasswordResponse\"0\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02&\"!/v1/{name=users/*}:changePassword:\x01*\x12n\n\x07GetUser\x12 .kino.identity.v1.GetUserRequest\x1a!.kino.identity.v1.GetUserResponse\"\x1e\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=users/*}\x12k\n\tListUsers\x12\".kino.identity.v1.ListUsersRequest\x1a#.kino.identity.v1.ListUsersResponse\"\x15\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/users\x12\x85\x01\n\x0bSetUserRole\x12$.kino.identity.v1.SetUserRoleRequest\x1a%.kino.identity.v1.SetUserRoleResponse\")\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=users/*}:setRole:\x01*\x12\x8e\x01\n\rCreateProfile\x12&.kino.identity.v1.CreateProfileRequest\x1a\'.kino.identity.v1.CreateProfileResponse\",\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{parent=users/*}/profiles:\x01*\x12\x88\x01\n\x0cListProfiles\x12%.kino.identity.v1.ListProfilesRequest\x1a&.kino.identity.v1.ListProfilesResponse\")\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=users/*}/profiles\x12\x8b\x01\n\rDeleteProfile\x12&.kino.identity.v1.DeleteProfileRequest\x1a\'.kino.identity.v1.DeleteProfileResponse\")\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=users/*/profiles/*}\x12\x84\x01\n\x0bListDevices\x12$.kino.identity.v1.ListDevicesRequest\x1a%.kino.identity.v1.ListDevicesResponse\"(\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=users/*}/devices\x12\x87\x01\n\x0c\x44\x65leteDevice\x12%.kino.identity.v1.DeleteDeviceRequest\x1a&.kino.identity.v1.DeleteDeviceResponse\"(\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x1e*\x1c/v1/{name=users/*/devices/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNUPREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d'
   _globals['_SIGNUPREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_SIGNUPREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_SIGNUPREQUEST'].fields_by_name['device']._loaded_options = None
+  _globals['_SIGNUPREQUEST'].fields_by_name['device']._serialized_options = b'\272H\004r\002\030d'
   _globals['_SIGNINREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_SIGNINREQUEST'].fields_by_name['email']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\376\001'
   _globals['_SIGNINREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_SIGNINREQUEST'].fields_by_name['password']._serialized_options = b'\342A\002\002\004\272H\007r\005\020\001\030\200\010'
+  _globals['_SIGNINREQUEST'].fields_by_name['device']._loaded_options = None
+  _globals['_SIGNINREQUEST'].fields_by_name['device']._serialized_options = b'\272H\004r\002\030d'
   _globals['_REFRESHSESSIONREQUEST'].fields_by_name['refresh_token']._loaded_options = None
   _globals['_REFRESHSESSIONREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\004'
   _globals['_SIGNOUTREQUEST'].fields_by_name['refresh_token']._loaded_options = None
@@ -60,6 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLAIMOPERATORREQUEST'].fields_by_name['password']._serialized_options = b'\342A\002\002\004\272H\007r\005\020\n\030\200\010'
   _globals['_CLAIMOPERATORREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_CLAIMOPERATORREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d'
+  _globals['_CLAIMOPERATORREQUEST'].fields_by_name['device']._loaded_options = None
+  _globals['_CLAIMOPERATORREQUEST'].fields_by_name['device']._serialized_options = b'\272H\004r\002\030d'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\033r\0312\027^users/[a-z0-9-]{1,63}$'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['old_password']._loaded_options = None
@@ -86,6 +92,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROFILESREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\033r\0312\027^users/[a-z0-9-]{1,63}$'
   _globals['_DELETEPROFILEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEPROFILEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$'
+  _globals['_LISTDEVICESREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTDEVICESREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H\033r\0312\027^users/[a-z0-9-]{1,63}$'
+  _globals['_DELETEDEVICEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEDEVICEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H3r12/^users/[a-z0-9-]{1,63}/devices/[a-z0-9-]{1,63}$'
   _globals['_IDENTITYSERVICE'].methods_by_name['SignUp']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['SignUp']._serialized_options = b'\210\262\031\001\202\323\344\223\002\025\"\020/v1/users:signUp:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['SignIn']._loaded_options = None
@@ -110,54 +120,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITYSERVICE'].methods_by_name['ListProfiles']._serialized_options = b'\210\262\031\002\202\323\344\223\002\037\022\035/v1/{parent=users/*}/profiles'
   _globals['_IDENTITYSERVICE'].methods_by_name['DeleteProfile']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['DeleteProfile']._serialized_options = b'\210\262\031\002\202\323\344\223\002\037*\035/v1/{name=users/*/profiles/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListDevices']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListDevices']._serialized_options = b'\210\262\031\002\202\323\344\223\002\036\022\034/v1/{parent=users/*}/devices'
+  _globals['_IDENTITYSERVICE'].methods_by_name['DeleteDevice']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['DeleteDevice']._serialized_options = b'\210\262\031\002\202\323\344\223\002\036*\034/v1/{name=users/*/devices/*}'
   _globals['_SIGNUPREQUEST']._serialized_start=209
-  _globals['_SIGNUPREQUEST']._serialized_end=361
-  _globals['_SIGNUPRESPONSE']._serialized_start=364
-  _globals['_SIGNUPRESPONSE']._serialized_end=506
-  _globals['_SIGNINREQUEST']._serialized_start=508
-  _globals['_SIGNINREQUEST']._serialized_end=589
-  _globals['_SIGNINRESPONSE']._serialized_start=591
-  _globals['_SIGNINRESPONSE']._serialized_end=689
-  _globals['_REFRESHSESSIONREQUEST']._serialized_start=691
-  _globals['_REFRESHSESSIONREQUEST']._serialized_end=753
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=755
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=823
-  _globals['_SIGNOUTREQUEST']._serialized_start=825
-  _globals['_SIGNOUTREQUEST']._serialized_end=880
-  _globals['_SIGNOUTRESPONSE']._serialized_start=882
-  _globals['_SIGNOUTRESPONSE']._serialized_end=899
-  _globals['_CLAIMOPERATORREQUEST']._serialized_start=902
-  _globals['_CLAIMOPERATORREQUEST']._serialized_end=1064
-  _globals['_CLAIMOPERATORRESPONSE']._serialized_start=1067
-  _globals['_CLAIMOPERATORRESPONSE']._serialized_end=1216
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=1219
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=1370
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=1372
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=1440
-  _globals['_GETUSERREQUEST']._serialized_start=1442
-  _globals['_GETUSERREQUEST']._serialized_end=1508
-  _globals['_GETUSERRESPONSE']._serialized_start=1510
-  _globals['_GETUSERRESPONSE']._serialized_end=1565
-  _globals['_LISTUSERSREQUEST']._serialized_start=1567
-  _globals['_LISTUSERSREQUEST']._serialized_end=1646
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1648
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1731
-  _globals['_SETUSERROLEREQUEST']._serialized_start=1733
-  _globals['_SETUSERROLEREQUEST']._serialized_end=1857
-  _globals['_SETUSERROLERESPONSE']._serialized_start=1859
-  _globals['_SETUSERROLERESPONSE']._serialized_end=1918
-  _globals['_CREATEPROFILEREQUEST']._serialized_start=1921
-  _globals['_CREATEPROFILEREQUEST']._serialized_end=2085
-  _globals['_CREATEPROFILERESPONSE']._serialized_start=2087
-  _globals['_CREATEPROFILERESPONSE']._serialized_end=2154
-  _globals['_LISTPROFILESREQUEST']._serialized_start=2156
-  _globals['_LISTPROFILESREQUEST']._serialized_end=2229
-  _globals['_LISTPROFILESRESPONSE']._serialized_start=2231
-  _globals['_LISTPROFILESRESPONSE']._serialized_end=2298
-  _globals['_DELETEPROFILEREQUEST']._serialized_start=2300
-  _globals['_DELETEPROFILEREQUEST']._serialized_end=2397
-  _globals['_DELETEPROFILERESPONSE']._serialized_start=2399
-  _globals['_DELETEPROFILERESPONSE']._serialized_end=2422
-  _globals['_IDENTITYSERVICE']._serialized_start=2425
-  _globals['_IDENTITYSERVICE']._serialized_end=3992
+  _globals['_SIGNUPREQUEST']._serialized_end=386
+  _globals['_SIGNUPRESPONSE']._serialized_start=389
+  _globals['_SIGNUPRESPONSE']._serialized_end=531
+  _globals['_SIGNINREQUEST']._serialized_start=533
+  _globals['_SIGNINREQUEST']._serialized_end=639
+  _globals['_SIGNINRESPONSE']._serialized_start=641
+  _globals['_SIGNINRESPONSE']._serialized_end=739
+  _globals['_REFRESHSESSIONREQUEST']._serialized_start=741
+  _globals['_REFRESHSESSIONREQUEST']._serialized_end=803
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=805
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=873
+  _globals['_SIGNOUTREQUEST']._serialized_start=875
+  _globals['_SIGNOUTREQUEST']._serialized_end=930
+  _globals['_SIGNOUTRESPONSE']._serialized_start=932
+  _globals['_SIGNOUTRESPONSE']._serialized_end=949
+  _globals['_CLAIMOPERATORREQUEST']._serialized_start=952
+  _globals['_CLAIMOPERATORREQUEST']._serialized_end=1139
+  _globals['_CLAIMOPERATORRESPONSE']._serialized_start=1142
+  _globals['_CLAIMOPERATORRESPONSE']._serialized_end=1291
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=1294
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=1445
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=1447
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=1515
+  _globals['_GETUSERREQUEST']._serialized_start=1517
+  _globals['_GETUSERREQUEST']._serialized_end=1583
+  _globals['_GETUSERRESPONSE']._serialized_start=1585
+  _globals['_GETUSERRESPONSE']._serialized_end=1640
+  _globals['_LISTUSERSREQUEST']._serialized_start=1642
+  _globals['_LISTUSERSREQUEST']._serialized_end=1721
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1723
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1806
+  _globals['_SETUSERROLEREQUEST']._serialized_start=1808
+  _globals['_SETUSERROLEREQUEST']._serialized_end=1932
+  _globals['_SETUSERROLERESPONSE']._serialized_start=1934
+  _globals['_SETUSERROLERESPONSE']._serialized_end=1993
+  _globals['_CREATEPROFILEREQUEST']._serialized_start=1996
+  _globals['_CREATEPROFILEREQUEST']._serialized_end=2160
+  _globals['_CREATEPROFILERESPONSE']._serialized_start=2162
+  _globals['_CREATEPROFILERESPONSE']._serialized_end=2229
+  _globals['_LISTPROFILESREQUEST']._serialized_start=2231
+  _globals['_LISTPROFILESREQUEST']._serialized_end=2304
+  _globals['_LISTPROFILESRESPONSE']._serialized_start=2306
+  _globals['_LISTPROFILESRESPONSE']._serialized_end=2373
+  _globals['_DELETEPROFILEREQUEST']._serialized_start=2375
+  _globals['_DELETEPROFILEREQUEST']._serialized_end=2472
+  _globals['_DELETEPROFILERESPONSE']._serialized_start=2474
+  _globals['_DELETEPROFILERESPONSE']._serialized_end=2497
+  _globals['_LISTDEVICESREQUEST']._serialized_start=2499
+  _globals['_LISTDEVICESREQUEST']._serialized_end=2571
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=2573
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=2637
+  _globals['_DELETEDEVICEREQUEST']._serialized_start=2639
+  _globals['_DELETEDEVICEREQUEST']._serialized_end=2734
+  _globals['_DELETEDEVICERESPONSE']._serialized_start=2736
+  _globals['_DELETEDEVICERESPONSE']._serialized_end=2758
+  _globals['_IDENTITYSERVICE']._serialized_start=2761
+  _globals['_IDENTITYSERVICE']._serialized_end=4601
 # @@protoc_insertion_point(module_scope)

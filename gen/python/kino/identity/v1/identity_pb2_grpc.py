@@ -95,6 +95,16 @@ class IdentityServiceStub:
                 request_serializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteProfileRequest.SerializeToString,
                 response_deserializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteProfileResponse.FromString,
                 _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/kino.identity.v1.IdentityService/ListDevices',
+                request_serializer=kino_dot_identity_dot_v1_dot_identity__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=kino_dot_identity_dot_v1_dot_identity__pb2.ListDevicesResponse.FromString,
+                _registered_method=True)
+        self.DeleteDevice = channel.unary_unary(
+                '/kino.identity.v1.IdentityService/DeleteDevice',
+                request_serializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteDeviceRequest.SerializeToString,
+                response_deserializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -190,6 +200,21 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDevices(self, request, context):
+        """Lists the devices that are signed in, last used first, all at once: a user has at most 100.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDevice(self, request, context):
+        """Signs a device out: it gets no new access token, and the one it holds ends within 15 minutes. Succeeds when it is not
+        signed in any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -252,6 +277,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.DeleteProfile,
                     request_deserializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteProfileRequest.FromString,
                     response_serializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteProfileResponse.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=kino_dot_identity_dot_v1_dot_identity__pb2.ListDevicesRequest.FromString,
+                    response_serializer=kino_dot_identity_dot_v1_dot_identity__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'DeleteDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDevice,
+                    request_deserializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteDeviceRequest.FromString,
+                    response_serializer=kino_dot_identity_dot_v1_dot_identity__pb2.DeleteDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -579,6 +614,60 @@ class IdentityService:
             '/kino.identity.v1.IdentityService/DeleteProfile',
             kino_dot_identity_dot_v1_dot_identity__pb2.DeleteProfileRequest.SerializeToString,
             kino_dot_identity_dot_v1_dot_identity__pb2.DeleteProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.identity.v1.IdentityService/ListDevices',
+            kino_dot_identity_dot_v1_dot_identity__pb2.ListDevicesRequest.SerializeToString,
+            kino_dot_identity_dot_v1_dot_identity__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.identity.v1.IdentityService/DeleteDevice',
+            kino_dot_identity_dot_v1_dot_identity__pb2.DeleteDeviceRequest.SerializeToString,
+            kino_dot_identity_dot_v1_dot_identity__pb2.DeleteDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

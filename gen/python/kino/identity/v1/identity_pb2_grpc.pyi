@@ -49,6 +49,12 @@ class IdentityServiceStub:
     """Lists a user's profiles, oldest first."""
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteProfileRequest, _identity_pb2.DeleteProfileResponse]
     """Deletes a profile. The last one of a user can't be deleted (`LAST_PROFILE`)."""
+    ListDevices: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListDevicesRequest, _identity_pb2.ListDevicesResponse]
+    """Lists the devices that are signed in, last used first, all at once: a user has at most 100."""
+    DeleteDevice: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteDeviceRequest, _identity_pb2.DeleteDeviceResponse]
+    """Signs a device out: it gets no new access token, and the one it holds ends within 15 minutes. Succeeds when it is not
+    signed in any more.
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounts, profiles and the tokens that prove them. Owns passwords (argon2id) and sessions; nobody else sees them."""
@@ -157,5 +163,23 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_identity_pb2.DeleteProfileRequest, _abc.Awaitable[_identity_pb2.DeleteProfileResponse]],
     ) -> _abc.Awaitable[_identity_pb2.DeleteProfileResponse]:
         """Deletes a profile. The last one of a user can't be deleted (`LAST_PROFILE`)."""
+
+    @_abc_1.abstractmethod
+    def ListDevices(
+        self,
+        request: _identity_pb2.ListDevicesRequest,
+        context: _aio.ServicerContext[_identity_pb2.ListDevicesRequest, _abc.Awaitable[_identity_pb2.ListDevicesResponse]],
+    ) -> _abc.Awaitable[_identity_pb2.ListDevicesResponse]:
+        """Lists the devices that are signed in, last used first, all at once: a user has at most 100."""
+
+    @_abc_1.abstractmethod
+    def DeleteDevice(
+        self,
+        request: _identity_pb2.DeleteDeviceRequest,
+        context: _aio.ServicerContext[_identity_pb2.DeleteDeviceRequest, _abc.Awaitable[_identity_pb2.DeleteDeviceResponse]],
+    ) -> _abc.Awaitable[_identity_pb2.DeleteDeviceResponse]:
+        """Signs a device out: it gets no new access token, and the one it holds ends within 15 minutes. Succeeds when it is not
+        signed in any more.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _aio.Server) -> None: ...

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Profile, Role, Session, User } from "./resources_pb.js";
+import type { Device, Profile, Role, Session, User } from "./resources_pb.js";
 
 /**
  * Describes the file kino/identity/v1/identity.proto.
@@ -44,6 +44,13 @@ export declare type SignUpRequest = Message<"kino.identity.v1.SignUpRequest"> & 
    * @generated from field: string request_id = 4;
    */
   requestId: string;
+
+  /**
+   * Optional. What a person recognises the device by, such as `Firefox on Linux`; shown in `ListDevices`.
+   *
+   * @generated from field: string device = 5;
+   */
+  device: string;
 };
 
 /**
@@ -105,6 +112,13 @@ export declare type SignInRequest = Message<"kino.identity.v1.SignInRequest"> & 
    * @generated from field: string password = 2;
    */
   password: string;
+
+  /**
+   * Optional. What a person recognises the device by, such as `Firefox on Linux`; shown in `ListDevices`.
+   *
+   * @generated from field: string device = 3;
+   */
+  device: string;
 };
 
 /**
@@ -247,6 +261,13 @@ export declare type ClaimOperatorRequest = Message<"kino.identity.v1.ClaimOperat
    * @generated from field: string display_name = 4;
    */
   displayName: string;
+
+  /**
+   * Optional. What a person recognises the device by, such as `Firefox on Linux`; shown in `ListDevices`.
+   *
+   * @generated from field: string device = 5;
+   */
+  device: string;
 };
 
 /**
@@ -613,6 +634,80 @@ export declare type DeleteProfileResponse = Message<"kino.identity.v1.DeleteProf
 export declare const DeleteProfileResponseSchema: GenMessage<DeleteProfileResponse>;
 
 /**
+ * Request message for `IdentityService.ListDevices`.
+ *
+ * @generated from message kino.identity.v1.ListDevicesRequest
+ */
+export declare type ListDevicesRequest = Message<"kino.identity.v1.ListDevicesRequest"> & {
+  /**
+   * Required. Format: `users/{user}`, or `users/me`.
+   *
+   * @generated from field: string parent = 1;
+   */
+  parent: string;
+};
+
+/**
+ * Describes the message kino.identity.v1.ListDevicesRequest.
+ * Use `create(ListDevicesRequestSchema)` to create a new message.
+ */
+export declare const ListDevicesRequestSchema: GenMessage<ListDevicesRequest>;
+
+/**
+ * Response message for `IdentityService.ListDevices`.
+ *
+ * @generated from message kino.identity.v1.ListDevicesResponse
+ */
+export declare type ListDevicesResponse = Message<"kino.identity.v1.ListDevicesResponse"> & {
+  /**
+   * The devices.
+   *
+   * @generated from field: repeated kino.identity.v1.Device devices = 1;
+   */
+  devices: Device[];
+};
+
+/**
+ * Describes the message kino.identity.v1.ListDevicesResponse.
+ * Use `create(ListDevicesResponseSchema)` to create a new message.
+ */
+export declare const ListDevicesResponseSchema: GenMessage<ListDevicesResponse>;
+
+/**
+ * Request message for `IdentityService.DeleteDevice`.
+ *
+ * @generated from message kino.identity.v1.DeleteDeviceRequest
+ */
+export declare type DeleteDeviceRequest = Message<"kino.identity.v1.DeleteDeviceRequest"> & {
+  /**
+   * Required. Format: `users/{user}/devices/{device}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.identity.v1.DeleteDeviceRequest.
+ * Use `create(DeleteDeviceRequestSchema)` to create a new message.
+ */
+export declare const DeleteDeviceRequestSchema: GenMessage<DeleteDeviceRequest>;
+
+/**
+ * Response message for `IdentityService.DeleteDevice`.
+ *
+ * @generated from message kino.identity.v1.DeleteDeviceResponse
+ */
+export declare type DeleteDeviceResponse = Message<"kino.identity.v1.DeleteDeviceResponse"> & {
+};
+
+/**
+ * Describes the message kino.identity.v1.DeleteDeviceResponse.
+ * Use `create(DeleteDeviceResponseSchema)` to create a new message.
+ */
+export declare const DeleteDeviceResponseSchema: GenMessage<DeleteDeviceResponse>;
+
+/**
  * Accounts, profiles and the tokens that prove them. Owns passwords (argon2id) and sessions; nobody else sees them.
  *
  * @generated from service kino.identity.v1.IdentityService
@@ -742,6 +837,27 @@ export declare const IdentityService: GenService<{
     methodKind: "unary";
     input: typeof DeleteProfileRequestSchema;
     output: typeof DeleteProfileResponseSchema;
+  },
+  /**
+   * Lists the devices that are signed in, last used first, all at once: a user has at most 100.
+   *
+   * @generated from rpc kino.identity.v1.IdentityService.ListDevices
+   */
+  listDevices: {
+    methodKind: "unary";
+    input: typeof ListDevicesRequestSchema;
+    output: typeof ListDevicesResponseSchema;
+  },
+  /**
+   * Signs a device out: it gets no new access token, and the one it holds ends within 15 minutes. Succeeds when it is not
+   * signed in any more.
+   *
+   * @generated from rpc kino.identity.v1.IdentityService.DeleteDevice
+   */
+  deleteDevice: {
+    methodKind: "unary";
+    input: typeof DeleteDeviceRequestSchema;
+    output: typeof DeleteDeviceResponseSchema;
   },
 }>;
 

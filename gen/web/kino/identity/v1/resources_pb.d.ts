@@ -149,6 +149,61 @@ export declare type Session = Message<"kino.identity.v1.Session"> & {
 export declare const SessionSchema: GenMessage<Session>;
 
 /**
+ * A device that is signed in.
+ *
+ * @generated from message kino.identity.v1.Device
+ */
+export declare type Device = Message<"kino.identity.v1.Device"> & {
+  /**
+   * Output only. Resource name. Format: `users/{user}/devices/{device}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Output only. As it named itself when it signed in; may be empty.
+   *
+   * @generated from field: string display_name = 2;
+   */
+  displayName: string;
+
+  /**
+   * Output only. When it signed in.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 3;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Output only. When it last asked for an access token.
+   *
+   * @generated from field: google.protobuf.Timestamp last_use_time = 4;
+   */
+  lastUseTime?: Timestamp | undefined;
+
+  /**
+   * Output only. When it has to sign in again unless it is used.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * Output only. True for the one that asks.
+   *
+   * @generated from field: bool current = 6;
+   */
+  current: boolean;
+};
+
+/**
+ * Describes the message kino.identity.v1.Device.
+ * Use `create(DeviceSchema)` to create a new message.
+ */
+export declare const DeviceSchema: GenMessage<Device>;
+
+/**
  * What a user may do. Higher roles include the lower ones.
  *
  * @generated from enum kino.identity.v1.Role
