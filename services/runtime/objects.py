@@ -30,8 +30,9 @@ from services.runtime.errors import (
     Unavailable,
 )
 
-#: How long calls of the current task are repeated while the store is away; workers wait longer than viewers.
-PATIENCE_S: ContextVar[float] = ContextVar("kino_objects_patience_s", default=10.0)
+#: How long calls of the current task are repeated while the store is away: short, because callers of an RPC
+#: repeat it themselves; workers wait longer.
+PATIENCE_S: ContextVar[float] = ContextVar("kino_objects_patience_s", default=2.0)
 MAX_KEY_BYTES = 900
 PIECE_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,199}(/[A-Za-z0-9][A-Za-z0-9._=-]{0,199})*")

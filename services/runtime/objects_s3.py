@@ -64,6 +64,8 @@ _STREAMS = 32
 #: How often an object may come and go while one is written in its place.
 _ATTEMPTS = 5
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+#: How long another writer of the same large object is waited for.
+_CLAIM_PATIENCE_S = 300.0
 #: Larger objects are written in parts.
 _WHOLE_BYTES = 32 << 20
 _PART_BYTES = 16 << 20
@@ -233,7 +235,7 @@ class S3Objects:
     async def _put_parts(self, key: str, source: blocking.Source, expected: str | None) -> ObjectInfo:
         digest: str = await self._run(source.sha256) if expected is None else expected
         once = await self.has_conditions()
-        claim = await self._do(blocking.claim, self._bucket, key, digest, once)
+        claim = await self._do(blocking.claim, self._bucket, key, digest, once, patience_s=_CLAIM_PATIENCE_S)
         try:
             found = await self._found(key, digest)
             if found is None:
@@ -308,10 +310,12 @@ class S3Objects:
         task.add_done_callback(self._cleanups.discard)
         await asyncio.shield(task)
 
-    async def _do(self, fn: Callable[..., T], *args: Any, key: str = "") -> T:
+    async def _do(
+        self, fn: Callable[..., T], *args: Any, key: str = "", patience_s: float | None = None
+    ) -> T:
         """Run `fn` in a thread, again while it says that it may help; `key` is what it reads."""
-        left_s = remaining_s()
-        give_up = time.monotonic() + min(PATIENCE_S.get(), PATIENCE_S.get() if left_s is None else left_s)
+        patience_s, left_s = patience_s or PATIENCE_S.get(), remaining_s()
+        give_up = time.monotonic() + (patience_s if left_s is None else min(patience_s, left_s))
         wait_s = _FIRST_WAIT_S
         while True:
             try:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -27,19 +28,21 @@ from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.preprocessor.bootstrap import build as build_preprocessor
 from services.runtime.app import Running
 from services.runtime.status import error_of
-from services.runtime.testing import channel_of, serving, user_token
+from services.runtime.testing import channel_of, serving, settings_in, user_token
 from services.scheduler.bootstrap import build as build_scheduler
 from services.search.bootstrap import build as build_search
+from tests.engines.s3 import S3Server
 from tests.support.decoding import decode_beeps, decode_pictures
 
 SPEC = FilmSpec(seconds=Fraction(9), width=426, height=240, cuts=(4.4,), loud=None)
 TITLE_REQUEST = "0190d9c0-0000-7000-8000-000000000001"
 
 
-def suite(folder: Path) -> AbstractAsyncContextManager[Running]:
+def suite(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Running]:
     """Everything that a source goes through, in one process."""
     return serving(
         folder,
+        settings=settings_in(folder, **settings),
         catalog=build_catalog,
         search=build_search,
         scheduler=build_scheduler,
@@ -114,6 +117,27 @@ async def test_a_source_becomes_a_complete_title_with_every_frame(film: Path, tm
             assert len(flashes) == len(beeps) == 9
             assert max(abs(a - b) for a, b in zip(flashes, beeps, strict=True)) < 0.010
         await check_records(process, title)
+
+
+@pytest.mark.engine
+async def test_a_source_in_s3_is_fetched_once_for_all_its_tasks(
+    film: Path, tmp_path: Path, s3: S3Server
+) -> None:
+    settings = {
+        "objects_store": "s3",
+        "s3_url": s3.url,
+        "s3_bucket": "encode",
+        "s3_access_key": s3.access_key,
+        "s3_secret_key": s3.secret_key,
+    }
+    async with suite(tmp_path, **settings) as process:
+        source = await put_source(process, film)
+        title, job = await run_job(process, source)
+        assert job.state == jobs.Job.STATE_SUCCEEDED
+        stream = await stream_of(process, title, "h264-240", "aac-128-und-0")
+        assert decode_pictures(stream).numbers == list(range(SPEC.timeline.frame_count))
+    [copy] = (tmp_path / "scratch" / "copies").iterdir()
+    assert (copy.name, copy.stat().st_size) == (source.sha256.hex(), source.size_bytes)
 
 
 async def check_records(process: Running, title: str) -> None:
