@@ -18,7 +18,8 @@ from services.scheduler.locks import locks_of
 from services.scheduler.pipeline import Pipeline, Services
 from services.scheduler.publish import SegmentPublisher
 from services.scheduler.rpc import SchedulerServicer
-from services.scheduler.signals import PostgresSignals, Signals
+from services.scheduler.signals import Signals
+from services.scheduler.signals_postgres import PostgresSignals
 from services.scheduler.store_sql import SqlStore
 from services.scheduler.usecases import Jobs
 

@@ -25,6 +25,7 @@ from cli.gateway import admin_report
 from cli.output import Output
 from cli.playing import end_playback, start_playback, stream
 from cli.stream_check import CheckFailed, check
+from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.media.v1 import media_pb2
 from kino.playback.v1 import playback_pb2
 from kino.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
@@ -40,6 +41,7 @@ _BETWEEN = 2
 _GOES_ON_WITHIN_S = 60.0
 _POLL_S = 0.1
 _VIEWERS = 8
+_REPORTS_AFTER = 30
 #: So small that a stream is under way until its reader wants all of it.
 _WINDOW = (("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0))
 
@@ -83,11 +85,36 @@ class ClusterDemo(Demo):
         await super().play(viewer, title, name, codec)
 
     async def resume(self, viewer: Kino, title: str) -> None:
-        """Stop and resume, with a Cassandra node less."""
+        """Stop and resume; before, lose a Cassandra node while positions are reported."""
         if self.engines.lose_cassandra_node:
             with self.step("lose a Cassandra node") as step:
-                step.result = await asyncio.to_thread(self.engines.lose_cassandra_node)
+                lost = asyncio.create_task(asyncio.to_thread(self.engines.lose_cassandra_node))
+                reports = await self._report(viewer, title, lost)
+                step.result = f"{await lost}; {reports} reports acknowledged, the last one holds"
         await super().resume(viewer, title)
+
+    async def _report(self, viewer: Kino, title: str, until: asyncio.Task[str]) -> int:
+        """Report a position each 100 ms until a while after that task; how many, all of which are there."""
+        assert self._witness
+        stub = viewer.stub(history_pb2_grpc.HistoryServiceStub)
+        started = await start_playback(viewer, title, "reporting")
+        reports = after = 0
+        while after < _REPORTS_AFTER:
+            after += until.done()
+            reports += 1
+            request = history_pb2.RecordProgressRequest(lease_token=started.lease.token, sequence=reports)
+            request.position.FromMilliseconds(100 * reports)
+            interval = request.intervals.add()
+            interval.start_offset.FromMilliseconds(100 * (reports - 1))
+            interval.end_offset.CopyFrom(request.position)
+            await self._witness.insist(stub.RecordProgress, request)
+            await asyncio.sleep(0.1)
+        parent = await viewer.profile()
+        page = await self._witness.insist(stub.ListViews, history_pb2.ListViewsRequest(parent=parent))
+        seen = [(view.position.ToMilliseconds(), len(view.intervals)) for view in page.views]
+        check("Position and stretches watched", [(100 * reports, 1)], seen)
+        await end_playback(viewer, started.lease.token)
+        return reports
 
     async def _lose_while_encoding(self, operator: Kino) -> None:
         losses: list[tuple[str, Callable[[], str]]] = [

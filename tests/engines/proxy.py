@@ -26,7 +26,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_at(self, words: bytes, when: Literal["before", "after"]) -> None:
-        """Cut the connection whose client next sends `words`, before they arrive or when they are answered."""
+        """Cut the connection whose client sends `words` next: before they arrive, or after their answer."""
         self._words, self._when = words, when
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ class Witness:
         request = catalog_pb2.CreateTitleRequest(
             title=catalog.Title(display_name=name), request_id=str(uuid.uuid4())
         )
-        self.titles[name] = (await self._insist(stub.CreateTitle, request)).title.name
+        self.titles[name] = (await self.insist(stub.CreateTitle, request)).title.name
 
     async def _plan(self, name: str) -> None:
         stub = self.operator.stub(billing_pb2_grpc.BillingServiceStub)
@@ -86,9 +86,9 @@ class Witness:
             concurrent_stream_limit=1,
         )
         request = billing_pb2.CreatePlanRequest(plan=plan, request_id=str(uuid.uuid4()))
-        self.plans[name] = (await self._insist(stub.CreatePlan, request)).plan.name
+        self.plans[name] = (await self.insist(stub.CreatePlan, request)).plan.name
 
-    async def _insist(self, method: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
+    async def insist(self, method: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
         """The answer, asked for again as a careful client does."""
         started = time.monotonic()
         while True:
@@ -126,7 +126,7 @@ class Witness:
         stub = self.operator.stub(catalog_pb2_grpc.CatalogServiceStub)
         request = catalog_pb2.ListTitlesRequest(page_size=_PAGE)
         while True:
-            page = await self._insist(stub.ListTitles, request)
+            page = await self.insist(stub.ListTitles, request)
             for title in page.titles:
                 yield title
             if not page.next_page_token:
@@ -136,7 +136,7 @@ class Witness:
     async def _all_plans(self, stub: Any) -> AsyncIterator[billing.Plan]:
         request = billing_pb2.ListPlansRequest(page_size=_PAGE)
         while True:
-            page = await self._insist(stub.ListPlans, request)
+            page = await self.insist(stub.ListPlans, request)
             for plan in page.plans:
                 yield plan
             if not page.next_page_token:
