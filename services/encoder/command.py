@@ -289,20 +289,30 @@ def video_command(
 
 
 def quality_command(
-    part: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], picture: PictureFormat, metric: Metric
+    part: Chunk,
+    clock: SourceClock,
+    rungs: Sequence[VideoRung],
+    picture: PictureFormat,
+    metric: Metric,
+    *,
+    shown_at: VideoRung | None = None,
 ) -> list[str]:
     """Compares a part of a chunk in all rungs with the source; what was coded of rung k is in `k.part`.
 
-    Rung k's figures go to `k.log`: JSON of VMAF, or a line a frame of SSIM.
+    At each rung's own size, or all at the size of `shown_at`, as on a screen. Rung k's figures go to `k.log`:
+    JSON of VMAF, or a line a frame of SSIM.
     """
     argv = [*_global_flags(), "-progress", "pipe:1", "-stats_period", "0.5", *_video_input(part, clock)]
-    lines = [_graph(part, clock, rungs, picture)]
+    lines = [_graph(part, clock, [shown_at or rung for rung in rungs], picture)]
+    # The source goes on: without an end its next frame would be compared with our last.
+    whole = f"trim=end_frame={part.frame_count},setpts=N"
+    grown = f"scale={shown_at.width}:{shown_at.height}:flags=bicubic," if shown_at else ""
     for index in range(len(rungs)):
         # Our own output; the frames are counted, so that no time stamp can shift one against the other.
         argv += ["-threads", "1", "-protocol_whitelist", "file", "-i", f"{index}.part"]
         log = f"libvmaf=n_threads=1:n_subsample={VMAF_EVERY}:log_fmt=json:log_path={index}.log"
         measure = log if metric is Metric.VMAF else f"ssim=stats_file={index}.log"
-        lines += [f"[{index + 1}:v]setpts=N[e{index}]", f"[v{index}]setpts=N[r{index}]"]
+        lines += [f"[{index + 1}:v]{grown}{whole}[e{index}]", f"[v{index}]{whole}[r{index}]"]
         lines.append(f"[e{index}][r{index}]{measure}[q{index}]")
     argv += ["-filter_complex_threads", "1", "-filter_complex", ";".join(lines)]
     for index in range(len(rungs)):

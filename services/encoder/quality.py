@@ -28,7 +28,8 @@ def _middle(chunk: Chunk, made: Sequence[Rendition]) -> tuple[int, Chunk]:
     return place, chunk.part(start, start + counts[place])
 
 
-def _read(path: Path, metric: Metric) -> Quality:
+def read_quality(path: Path, metric: Metric) -> Quality:
+    """What a log of `quality_command` says."""
     if metric is Metric.VMAF:
         pooled = json.loads(path.read_text())["pooled_metrics"]["vmaf"]
         return Quality(metric=metric, mean=round(pooled["mean"], 3), least=round(pooled["min"], 3))
@@ -59,7 +60,7 @@ async def measured(
         command = sandbox.Command(argv=argv, source=source, scratch=folder)
         try:
             await sandbox.run(command, sandbox.FrameCounter(part.frame_count, lambda share: None).feed)
-            found = [_read(folder / f"{index}.log", metric) for index in range(len(rungs))]
+            found = [read_quality(folder / f"{index}.log", metric) for index in range(len(rungs))]
         except (MediaError, OSError, ValueError, KeyError) as error:
             _log.warning("quality not measured", metric=metric.value, chunk=chunk.number, problem=str(error))
             continue

@@ -19,6 +19,7 @@ from services.encoder.model import (
     VideoCodec,
     VideoRung,
 )
+from services.encoder.trial import Trial, try_ladder
 from services.media.errors import PackagingMismatch
 from services.media.pictures import PictureFormat
 from services.runtime.errors import AlreadyExists
@@ -151,6 +152,20 @@ class Encoder:
             ),
             command,
         )
+
+    async def trial(
+        self,
+        source_key: str,
+        excerpts: Sequence[Chunk],
+        clock: SourceClock,
+        sizes: Sequence[VideoRung],
+        crfs: Sequence[float],
+        picture: PictureFormat,
+        report: Report,
+    ) -> Trial:
+        """What sizes and qualities of a source come to; stores nothing."""
+        async with self._objects.file(source_key) as source:
+            return await try_ladder(source, excerpts, clock, sizes, crfs, picture, report)
 
     async def video_again(
         self,

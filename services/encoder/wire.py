@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from kino.encoder.v1 import resources_pb2 as encoder
@@ -20,6 +20,7 @@ from services.encoder.model import (
     VideoCodec,
     VideoRung,
 )
+from services.encoder.trial import Trial
 from services.encoder.usecases import StoredRendition, StoredSegment
 from services.media.containers import run_up_seconds
 from services.media.messages import fraction_of, frame_runs_of
@@ -75,6 +76,39 @@ def chunk_of(task: encoder.EncodeVideoTask) -> Chunk:
     return chunk
 
 
+def excerpts_of(task: encoder.TrialTask) -> list[Chunk]:
+    """The excerpts of a trial."""
+    return [
+        Chunk(
+            number=number,
+            start_ticks=excerpt.start_ticks,
+            timescale=task.timescale,
+            runs=frame_runs_of(excerpt.frame_runs),
+            previous_frame_ticks=excerpt.previous_frame_duration_ticks,
+            decode_delay_ticks=task.report.video.decode_delay_ticks,
+            held_ticks=excerpt.held_ticks,
+        )
+        for number, excerpt in enumerate(task.excerpts)
+    ]
+
+
+def trial_message(trial: Trial) -> encoder.TrialResult:
+    """What a trial came to."""
+    return encoder.TrialResult(
+        points=[
+            media.TrialPoint(
+                rendition_id=point.rendition_id,
+                crf=point.crf,
+                bits_per_second=point.bits_per_second,
+                vmaf=point.vmaf,
+            )
+            for point in trial.points
+        ],
+        problem=trial.problem,
+        command="\n".join(trial.commands),
+    )
+
+
 def video_codec_of(task: encoder.EncodeVideoTask) -> VideoCodec:
     """The codec of a task."""
     if task.codec not in VIDEO_CODECS:
@@ -82,7 +116,7 @@ def video_codec_of(task: encoder.EncodeVideoTask) -> VideoCodec:
     return VIDEO_CODECS[task.codec]
 
 
-def video_rungs_of(task: encoder.EncodeVideoTask) -> list[VideoRung]:
+def video_rungs_of(rungs: Iterable[media.VideoRung]) -> list[VideoRung]:
     """The rungs of a task."""
     return [
         VideoRung(
@@ -92,7 +126,7 @@ def video_rungs_of(task: encoder.EncodeVideoTask) -> list[VideoRung]:
             crf=rung.crf,
             max_bits_per_second=rung.max_bits_per_second,
         )
-        for rung in task.rungs
+        for rung in rungs
     ]
 
 

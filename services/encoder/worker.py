@@ -17,7 +17,7 @@ from services.runtime.errors import InvalidArgument
 
 
 class EncodeTasks:
-    """Does `encode_video` and `encode_audio` tasks."""
+    """Does `encode_video`, `encode_audio` and `trial` tasks."""
 
     def __init__(self, encode: Encoder, build: str) -> None:
         """`build` says what encodes: the version line of FFmpeg."""
@@ -25,7 +25,7 @@ class EncodeTasks:
 
     def handlers(self) -> dict[str, Handler]:
         """By the name of the task's `spec`."""
-        return {"encode_video": self.video, "encode_audio": self.audio}
+        return {"encode_video": self.video, "encode_audio": self.audio, "trial": self.trial}
 
     async def video(self, task: scheduler.Task, reporter: Reporter) -> encoder.EncodeVideoResult:
         """One chunk in all rungs of a codec."""
@@ -35,7 +35,7 @@ class EncodeTasks:
             wire.chunk_of(spec),
             wire.clock_of(spec.report),
             wire.video_codec_of(spec),
-            wire.video_rungs_of(spec),
+            wire.video_rungs_of(spec.rungs),
             Output(prefix=spec.output_prefix, attempt=task.fence),
             picture=wire.picture_of(spec.report),
             report=reporter.progress,
@@ -62,6 +62,20 @@ class EncodeTasks:
             rendition=wire.rendition_message(stored), command=command, encoder_build=self._build
         )
 
+    async def trial(self, task: scheduler.Task, reporter: Reporter) -> encoder.TrialResult:
+        """What sizes and qualities of a title come to."""
+        spec = task.trial
+        trial = await self._encode.trial(
+            spec.source.object_key,
+            wire.excerpts_of(spec),
+            wire.clock_of(spec.report),
+            wire.video_rungs_of(spec.sizes),
+            list(spec.crfs),
+            wire.picture_of(spec.report),
+            reporter.progress,
+        )
+        return wire.trial_message(trial)
+
     async def again(self, record: encoder.EncodeRecord) -> list[encoder.VerifiedSegment]:
         """The segments of a record beside those that come out now; nothing is stored."""
         made: Sequence[Rendition]
@@ -72,7 +86,7 @@ class EncodeTasks:
                 wire.chunk_of(video),
                 wire.clock_of(video.report),
                 wire.video_codec_of(video),
-                wire.video_rungs_of(video),
+                wire.video_rungs_of(video.rungs),
                 wire.picture_of(video.report),
             )
         elif record.HasField("audio"):
@@ -97,7 +111,11 @@ async def capabilities() -> encoder.Capabilities:
     if not held.isolates_network:
         raise SandboxUnavailable(problem="neither a network namespace nor a system call filter can be had")
     return encoder.Capabilities(
-        task_kinds=[encoder.TASK_KIND_ENCODE_VIDEO, encoder.TASK_KIND_ENCODE_AUDIO],
+        task_kinds=[
+            encoder.TASK_KIND_ENCODE_VIDEO,
+            encoder.TASK_KIND_ENCODE_AUDIO,
+            encoder.TASK_KIND_TRIAL,
+        ],
         video_codecs=list(wire.VIDEO_CODECS),
         audio_codecs=list(wire.AUDIO_CODECS),
         ffmpeg_version=await sandbox.ffmpeg_version(),

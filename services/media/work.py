@@ -45,6 +45,7 @@ Result = (
     | encoder.EncodeVideoResult
     | encoder.EncodeAudioResult
     | preprocessor.ExtractResult
+    | encoder.TrialResult
 )
 
 
@@ -129,6 +130,8 @@ def _done(task: scheduler.Task, result: Result) -> api.WorkRequest:
         done.encode_video.CopyFrom(result)
     elif isinstance(result, preprocessor.ExtractResult):
         done.extract.CopyFrom(result)
+    elif isinstance(result, encoder.TrialResult):
+        done.trial.CopyFrom(result)
     else:
         done.encode_audio.CopyFrom(result)
     return api.WorkRequest(done=done)

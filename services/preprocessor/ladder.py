@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from services.preprocessor.model import (
@@ -13,9 +13,11 @@ from services.preprocessor.model import (
     SourceAudio,
     SourceReport,
     SourceVideo,
+    TrialPoint,
     VideoLadder,
     VideoRung,
 )
+from services.preprocessor.pertitle import choose_rungs, in_words
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ STEPS = (
 #: The step that AV1 is made at: one rung, for viewers who are short of bandwidth.
 AV1_HEIGHT = 480
 #: HEVC against H.264 of the same step.
-HEVC_CRF_MORE, HEVC_BITS = 3, Fraction(3, 4)
+HEVC_CRF_MORE, HEVC_BITS = 3, 0.75
+AV1_CRF_SCALE = 4 / 3
+#: Least cap of a rung chosen by trial, and the largest as a multiple of the fixed one.
+LEAST_CAP, LARGEST_CAP = 200_000, 1.5
 #: Quick sources get half as many bits again.
 QUICK_FPS = 35
 #: A source this much larger than its highest rung gets a rung of its own size.
@@ -103,38 +108,84 @@ def _audio_rungs(audios: Sequence[SourceAudio], codec: str, bits: int) -> list[A
     return rungs
 
 
-def _rungs(codec: str, sizes: Sequence[tuple[int, int, int, _Step]], more: Fraction) -> VideoLadder:
-    quality: dict[str, Callable[[_Step], tuple[float, Fraction | int]]] = {
-        "h264": lambda step: (step.h264_crf, step.h264_max_bits),
-        # As good as H.264 at these, with about three quarters of its bits.
-        "hevc": lambda step: (step.h264_crf + HEVC_CRF_MORE, step.h264_max_bits * HEVC_BITS),
-        "av1": lambda step: (step.av1_crf, step.av1_max_bits),
-    }
-    rungs = []
-    for name, width, height, step in sizes:
-        crf, most = quality[codec](step)
-        rungs.append(
-            VideoRung(
-                rendition_id=f"{codec}-{name}",
-                width=width,
-                height=height,
-                crf=crf,
-                max_bits_per_second=int(most * more),
-            )
+@dataclass(frozen=True)
+class _Planned:
+    """A rung before it gets a codec: its size, and the quality and cap of H.264."""
+
+    name: int
+    width: int
+    height: int
+    step: _Step
+    crf: float
+    max_bits: float
+
+    def of(self, codec: str) -> VideoRung:
+        """The rung in a codec, as good as it would be in H.264."""
+        if codec == "h264":
+            crf, most = self.crf, self.max_bits
+        elif codec == "hevc":
+            crf, most = self.crf + HEVC_CRF_MORE, self.max_bits * HEVC_BITS
+        else:
+            # AV1's scale is longer: a step of H.264's is a third more on it.
+            crf = self.step.av1_crf + (self.crf - self.step.h264_crf) * AV1_CRF_SCALE
+            most = self.max_bits * self.step.av1_max_bits / self.step.h264_max_bits
+        return VideoRung(
+            rendition_id=f"{codec}-{self.name}",
+            width=self.width,
+            height=self.height,
+            crf=round(crf, 1),
+            max_bits_per_second=int(most),
         )
-    return VideoLadder(codec=codec, rungs=tuple(rungs))
 
 
-def plan_ladder(report: SourceReport, codecs: Sequence[str] = ("h264", "av1")) -> Ladder:
-    """H.264 and HEVC at every step that the source fills, AV1 at one; AAC and Opus of every sound track."""
-    video = report.video
-    more = Fraction(3, 2) if video.frame_rate > QUICK_FPS else Fraction(1)
-    sizes = _sizes(video)
-    one = next((size for size in sizes if size[0] <= AV1_HEIGHT), sizes[-1])
+def _fixed(video: SourceVideo) -> list[_Planned]:
+    """Every step that the source fills."""
+    more = 1.5 if video.frame_rate > QUICK_FPS else 1.0
+    return [
+        _Planned(name, width, height, step, step.h264_crf, step.h264_max_bits * more)
+        for name, width, height, step in _sizes(video)
+    ]
+
+
+def _tried(fixed: Sequence[_Planned], points: Sequence[TrialPoint]) -> tuple[list[_Planned], str]:
+    """The rungs that trial encodes speak for, and why; none without points."""
+    sizes = {f"h264-{one.name}": one for one in fixed}
+    chosen = choose_rungs(points, list(sizes))
+    planned = []
+    for one in chosen:
+        size = sizes[one.rendition_id]
+        # Twice the mean leaves room for hard scenes; the decoder's buffer holds two seconds of it.
+        most = min(max(2 * one.bits_per_second, LEAST_CAP), LARGEST_CAP * size.max_bits)
+        planned.append(replace(size, crf=one.crf, max_bits=most))
+    return planned, in_words(chosen, list(sizes))
+
+
+def plan_ladder(
+    report: SourceReport,
+    codecs: Sequence[str] = ("h264", "av1"),
+    points: Sequence[TrialPoint] = (),
+    problem: str = "",
+) -> Ladder:
+    """H.264 and HEVC in all rungs, AV1 in one; AAC and Opus of every sound track.
+
+    The rungs are those that trial encodes (`points`) speak for; without them every step that the source
+    fills, and `problem` says why.
+    """
+    fixed = _fixed(report.video)
+    planned, reason = _tried(fixed, points)
+    if not planned:
+        planned, reason = fixed, f"Every usual size up to the source's: {problem or 'nothing was tried'}."
+    one = next((rung for rung in planned if rung.name <= AV1_HEIGHT), planned[-1])
     return Ladder(
-        videos=tuple(_rungs(codec, [one] if codec == "av1" else sizes, more) for codec in codecs),
+        videos=tuple(
+            VideoLadder(
+                codec=codec, rungs=tuple(rung.of(codec) for rung in ([one] if codec == "av1" else planned))
+            )
+            for codec in codecs
+        ),
         audios=(
             *_audio_rungs(report.audios, "aac", AAC_BITS),
             *_audio_rungs(report.audios, "opus", OPUS_BITS),
         ),
+        reason=reason,
     )

@@ -258,3 +258,15 @@ class Ladder:
 
     videos: tuple[VideoLadder, ...]
     audios: tuple[AudioRung, ...]
+    #: Why the rungs are as they are, in words.
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPoint:
+    """What one size and quality of H.264 came to on trial, quality at the largest size."""
+
+    rendition_id: str
+    crf: float
+    bits_per_second: int
+    vmaf: float

@@ -42,7 +42,8 @@ class PreprocessorServicer(PreprocessorServiceServicer):
 
     async def PlanLadder(self, request: api.PlanLadderRequest, context: Context) -> api.PlanLadderResponse:
         """See the contract."""
-        ladder = plan_ladder(wire.report_of(request.report), self._codecs)
+        points = [wire.trial_point_of(point) for point in request.points]
+        ladder = plan_ladder(wire.report_of(request.report), self._codecs, points, request.problem)
         return api.PlanLadderResponse(ladder=wire.ladder_message(ladder))
 
     async def MakeArtwork(self, request: api.MakeArtworkRequest, context: Context) -> api.MakeArtworkResponse:

@@ -25,6 +25,7 @@ from services.preprocessor.model import (
     StoredFile,
     Treatment,
     TreatmentKind,
+    TrialPoint,
     Window,
 )
 from services.runtime.errors import InvalidArgument
@@ -286,6 +287,16 @@ def highlight_message(highlight: Highlight) -> media.Highlight:
     )
 
 
+def trial_point_of(message: media.TrialPoint) -> TrialPoint:
+    """What one size and quality came to."""
+    return TrialPoint(
+        rendition_id=message.rendition_id,
+        crf=message.crf,
+        bits_per_second=message.bits_per_second,
+        vmaf=message.vmaf,
+    )
+
+
 def ladder_message(ladder: Ladder) -> media.Ladder:
     """The renditions to make."""
     return media.Ladder(
@@ -317,4 +328,5 @@ def ladder_message(ladder: Ladder) -> media.Ladder:
             )
             for rung in ladder.audios
         ],
+        reason=ladder.reason,
     )

@@ -81,6 +81,7 @@ class TaskKind(enum.Enum):
     ENCODE_VIDEO = "ENCODE_VIDEO"
     ENCODE_AUDIO = "ENCODE_AUDIO"
     EXTRACT = "EXTRACT"
+    TRIAL = "TRIAL"
 
     @property
     def publishes(self) -> bool:

@@ -155,9 +155,7 @@ class Pipeline:
         windows = await self._ask(
             job, asks.PlanWindows, preprocessor_api.PlanWindowsRequest(timeline=probe.timeline)
         )
-        answer = await self._ask(
-            job, asks.PlanLadder, preprocessor_api.PlanLadderRequest(report=probe.report)
-        )
+        ladder = await self._ladder(job, probe)
         await self._ask(
             job,
             self._services.catalog.BeginMedia,
@@ -165,15 +163,29 @@ class Pipeline:
                 title=job.title,
                 job=job.name,
                 timeline=probe.timeline,
-                renditions=plan.renditions_of(answer.ladder, probe.report),
+                renditions=plan.renditions_of(ladder, probe.report),
             ),
         )
         frames = timeline_of(probe.timeline).frame_count
-        await self._store.set_probe(
-            job.job_id, probe.SerializeToString(), answer.ladder.SerializeToString(), frames
-        )
+        await self._store.set_probe(job.job_id, probe.SerializeToString(), ladder.SerializeToString(), frames)
         await self._add_window(job, probe, 0, windows.windows, first_chunk=0)
         return windows.windows
+
+    async def _ladder(self, job: Job, probe: preprocessor.ProbeResult) -> media.Ladder:
+        """The renditions to make, chosen by trial encodes where these pay."""
+        ask = partial(self._ask, job, self._services.preprocessor.PlanLadder)
+        request = preprocessor_api.PlanLadderRequest(report=probe.report)
+        if not plan.worth_a_trial(probe):
+            request.problem = "the title is too short for trials to pay"
+            return (await ask(request)).ladder
+        fixed = (await ask(request)).ladder
+        if not await self._store.add_tasks(job.job_id, [plan.trial_task(job, probe, fixed)]):
+            raise _JobOver
+        self._dispatcher.wake()
+        trial = encoder.TrialResult.FromString(await self._result(job, plan.TRIAL_ID))
+        request.points.extend(trial.points)
+        request.problem = trial.problem
+        return (await ask(request)).ladder
 
     async def _extend(self, window: int, job: Job) -> None:
         result = preprocessor.AnalyzeResult.FromString(await self._result(job, plan.analyze_id(window)))

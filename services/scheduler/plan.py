@@ -14,6 +14,13 @@ from services.scheduler.model import Chunk, Job, NewTask, Task, TaskKind, Tier, 
 
 PROBE_ID = "probe"
 EXTRACT_ID = "extract"
+TRIAL_ID = "trial"
+#: Titles shorter than this are not tried: choosing would take longer than it saves.
+TRIAL_FROM_SECONDS = 120
+#: Where excerpts are taken, as shares of the title, and how many frames each has.
+TRIAL_PLACES, TRIAL_FRAMES = (0.15, 0.5, 0.8), 24
+#: Qualities tried, the ends of what is chosen from.
+TRIAL_CRFS = (20.0, 32.0)
 #: Where among the codecs of its tier it stands: last.
 EXTRACT_PLACE = 255
 VIDEO_PREFIX = "video-"
@@ -33,6 +40,7 @@ Result = (
     | encoder.EncodeVideoResult
     | encoder.EncodeAudioResult
     | preprocessor.ExtractResult
+    | encoder.TrialResult
 )
 
 
@@ -65,6 +73,7 @@ def need_in_words(need: str) -> str:
     words = {
         TaskKind.PROBE.value: "probe sources",
         TaskKind.ANALYZE.value: "analyse sources",
+        TaskKind.TRIAL.value: "encode on trial",
         TaskKind.EXTRACT.value: "take subtitles and small pictures out of sources",
     }
     return words[kind]
@@ -125,6 +134,51 @@ def analyze_task(
         spec=spec.SerializeToString(),
         summary=f"Analysing {span}",
     )
+
+
+def worth_a_trial(probe: preprocessor.ProbeResult) -> bool:
+    """Whether choosing the rungs by trial encodes pays."""
+    return probe.report.duration.ToTimedelta().total_seconds() >= TRIAL_FROM_SECONDS
+
+
+def trial_task(job: Job, probe: preprocessor.ProbeResult, fixed: media.Ladder) -> NewTask:
+    """Encode excerpts in the sizes of the fixed ladder's H.264."""
+    frames = timeline_of(probe.timeline)
+    excerpts = []
+    for place in TRIAL_PLACES:
+        start = frames.frame_at_ticks(int(frames.duration_ticks * place))
+        stop = min(start + TRIAL_FRAMES, frames.frame_count)
+        picture = frames.picture_frame(start)
+        excerpts.append(
+            encoder.Excerpt(
+                start_ticks=frames.pts(start),
+                frame_runs=frame_runs_message(frames.part(start, stop)),
+                previous_frame_duration_ticks=_before(frames, picture),
+                held_ticks=frames.pts(start) - frames.pts(picture),
+            )
+        )
+    spec = encoder.TrialTask(
+        source=preprocessor.Source.FromString(job.source),
+        report=for_encoders(probe.report),
+        timescale=frames.timescale,
+        excerpts=excerpts,
+        sizes=next(video.rungs for video in fixed.videos),
+        crfs=TRIAL_CRFS,
+    )
+    return NewTask(
+        task_id=TRIAL_ID,
+        kind=TaskKind.TRIAL,
+        need=need_of(TaskKind.TRIAL),
+        priority=priority(Tier.PROBE, position=1),
+        frames=TRIAL_FRAMES * len(TRIAL_PLACES),
+        spec=spec.SerializeToString(),
+        summary="Trying sizes and qualities",
+    )
+
+
+def _before(frames: Timeline, picture: int) -> int:
+    """How long the frame before a picture lasts; 0 when it is the first."""
+    return frames.pts(picture) - frames.pts(picture - 1) if picture else 0
 
 
 def extract_task(job: Job, probe: preprocessor.ProbeResult) -> NewTask:
@@ -208,7 +262,7 @@ def _video_task(
         ),
         timescale=frames.timescale,
         frame_runs=frame_runs_message(frames.part(chunk.start_frame, stop)),
-        previous_frame_duration_ticks=frames.pts(picture) - frames.pts(picture - 1) if picture else 0,
+        previous_frame_duration_ticks=_before(frames, picture),
         held_ticks=chunk.start_ticks - frames.pts(picture),
         codec=video.codec,
         rungs=video.rungs,
@@ -346,7 +400,9 @@ def result_problem(task: Task, result: Result) -> str | None:
         fits = result.rendition.rendition_id == wanted_id
         fits = fits and numbers == list(range(sound.first_segment, end))
         return None if fits else f"expected segments {sound.first_segment} to {end - 1} of {wanted_id}"
-    if task.kind is TaskKind.EXTRACT and isinstance(result, preprocessor.ExtractResult):
+    if (task.kind is TaskKind.EXTRACT and isinstance(result, preprocessor.ExtractResult)) or (
+        task.kind is TaskKind.TRIAL and isinstance(result, encoder.TrialResult)
+    ):
         return None
     return f"{type(result).__name__} is no result of this task"
 

@@ -125,6 +125,7 @@ def job_message(job: Job, counts: Counts, running: Mapping[str, Held]) -> schedu
         end_time=timestamp_or_none(job.end_time),
         report=preprocessor.ProbeResult.FromString(job.probe).report if job.probe else None,
         highlights=scheduler.Job.FromString(job.highlights).highlights,
+        ladder=media.Ladder.FromString(job.ladder) if job.ladder else None,
     )
 
 

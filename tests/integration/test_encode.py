@@ -154,6 +154,8 @@ def test_quality_is_measured_by_vmaf_and_falls_with_the_bits(film: Path) -> None
         assert other is not None
         assert one.metric is other.metric is Metric.VMAF
         assert one.mean > 85
+        # Every frame that is compared is compared with itself.
+        assert one.least > one.mean - 15
         assert other.mean < one.mean - 10
         assert 0 <= one.least <= one.mean
 

@@ -149,6 +149,7 @@ class Preprocessor(preprocessor_grpc.PreprocessorServiceServicer):
                     media.VideoLadder(codec=media.VIDEO_CODEC_AV1, rungs=av1),
                 ],
                 audios=[aac] if request.report.audios else [],
+                reason=f"{len(request.points)} points{request.problem}",
             )
         )
 
@@ -317,6 +318,9 @@ class Worker:
                 for rung in spec.rungs
             ]
             return encoder.EncodeVideoResult(renditions=made, command="ffmpeg -i source")
+        if kind == "trial":
+            point = media.TrialPoint(rendition_id="h264-480", crf=20, bits_per_second=9, vmaf=90)
+            return encoder.TrialResult(points=[point])
         if kind == "extract":
             return await self._extracted(task)
         audio = task.encode_audio
@@ -333,6 +337,7 @@ class Worker:
         rate = media.Rational(numerator=FPS, denominator=1)
         video = source.SourceVideo(codec="h264", width=1280, height=720, frame_rate=rate, time_base=rate)
         report = source.SourceReport(container="mov", video=video)
+        report.duration.FromSeconds(self.seconds)
         report.audios.add(stream_index=1, codec="aac", language="und")
         return source.ProbeResult(report=report, timeline=timeline)
 

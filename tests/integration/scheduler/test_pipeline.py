@@ -113,6 +113,25 @@ async def test_the_opening_has_its_sound_before_the_rest_is_analysed(tmp_path: P
         assert parts == [(0, 4, True), (4, 8, True), (8, 16, True), (16, 18, False)]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "reason"), [(40, "0 pointsthe title is too short for trials to pay"), (130, "1 points")]
+)
+async def test_long_titles_are_tried_before_their_ladder_is_chosen(
+    tmp_path: Path, seconds: int, reason: str
+) -> None:
+    async with world(tmp_path) as w:
+        worker = w.worker(seconds=seconds)
+        async with working(worker):
+            await w.create()
+            job = await w.end_of()
+        assert (job.state, job.ladder.reason) == (scheduler.Job.STATE_SUCCEEDED, reason)
+        trials = [task.trial for task in worker.taken if task.HasField("trial")]
+        assert len(trials) == (seconds > 120)
+        for trial in trials:
+            assert [rung.rendition_id for rung in trial.sizes] == ["h264-720", "h264-480"]
+            assert len(trial.excerpts) == 3
+
+
 async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         worker = w.worker(seconds=40)

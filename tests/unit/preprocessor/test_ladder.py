@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.preprocessor.ladder import plan_ladder
-from services.preprocessor.model import Ladder, SourceAudio, SourceReport, SourceVideo
+from services.preprocessor.model import Ladder, SourceAudio, SourceReport, SourceVideo, TrialPoint
 
 
 def report(
@@ -125,3 +125,32 @@ def test_quick_films_get_half_as_many_bits_again() -> None:
     slow = plan_ladder(report(1280, 720)).videos[0].rungs[0].max_bits_per_second
     quick = plan_ladder(report(1280, 720, fps=Fraction(60))).videos[0].rungs[0].max_bits_per_second
     assert (slow, quick) == (3_000_000, 4_500_000)
+
+
+def test_trial_encodes_choose_rungs_and_quality_for_all_codecs() -> None:
+    points = [
+        TrialPoint(rendition_id=f"h264-{name}", crf=crf, bits_per_second=bits, vmaf=vmaf)
+        for name, crf, bits, vmaf in (
+            (720, 20, 1_500_000, 99),
+            (720, 32, 400_000, 87),
+            (480, 20, 700_000, 90),
+            (480, 32, 180_000, 78),
+            (360, 20, 650_000, 80),
+            (360, 32, 170_000, 68),
+            (240, 20, 250_000, 64),
+            (240, 32, 80_000, 52),
+        )
+    ]
+    made = plan_ladder(report(1280, 720), ("h264", "hevc", "av1"), points)
+    h264, hevc, av1 = made.videos
+    assert [rung.rendition_id for rung in h264.rungs] == ["h264-720", "h264-480", "h264-360"]
+    assert [rung.crf for rung in h264.rungs] == [24.0, 29.0, 34.0]
+    assert [rung.crf for rung in hevc.rungs] == [rung.crf + 3 for rung in h264.rungs]
+    assert [rung.rendition_id for rung in av1.rungs] == ["av1-480"]
+    assert made.reason.startswith("Chosen by trial encodes: h264-720 for VMAF 95 at ")
+
+
+def test_without_trials_the_ladder_is_the_fixed_one_and_says_why() -> None:
+    made = plan_ladder(report(1280, 720), problem="VMAF could not be measured")
+    assert made.reason == "Every usual size up to the source's: VMAF could not be measured."
+    assert len(made.videos[0].rungs) == 4

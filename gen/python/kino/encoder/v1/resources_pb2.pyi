@@ -40,6 +40,8 @@ class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.Val
     """Encode a sound track."""
     TASK_KIND_EXTRACT: _TaskKind.ValueType  # 5
     """Take text tracks and small pictures out of a source."""
+    TASK_KIND_TRIAL: _TaskKind.ValueType  # 6
+    """Encode excerpts on trial, to choose the rungs of a title."""
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper):
     """A kind of task."""
@@ -56,6 +58,8 @@ TASK_KIND_ENCODE_AUDIO: TaskKind.ValueType  # 4
 """Encode a sound track."""
 TASK_KIND_EXTRACT: TaskKind.ValueType  # 5
 """Take text tracks and small pictures out of a source."""
+TASK_KIND_TRIAL: TaskKind.ValueType  # 6
+"""Encode excerpts on trial, to choose the rungs of a title."""
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
 @_typing.final
@@ -352,6 +356,128 @@ class EncodeAudioResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EncodeAudioResult: _TypeAlias = EncodeAudioResult  # noqa: Y015
+
+@_typing.final
+class Excerpt(_message.Message):
+    """A short stretch of the source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TICKS_FIELD_NUMBER: _builtins.int
+    FRAME_RUNS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FRAME_DURATION_TICKS_FIELD_NUMBER: _builtins.int
+    HELD_TICKS_FIELD_NUMBER: _builtins.int
+    start_ticks: _builtins.int
+    """Start in ticks of the timeline."""
+    previous_frame_duration_ticks: _builtins.int
+    """As in `EncodeVideoTask`."""
+    held_ticks: _builtins.int
+    """As in `EncodeVideoTask`."""
+    @_builtins.property
+    def frame_runs(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.FrameRun]:
+        """Its frames."""
+
+    def __init__(
+        self,
+        *,
+        start_ticks: _builtins.int = ...,
+        frame_runs: _abc.Iterable[_media_pb2.FrameRun] | None = ...,
+        previous_frame_duration_ticks: _builtins.int = ...,
+        held_ticks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_runs", b"frame_runs", "held_ticks", b"held_ticks", "previous_frame_duration_ticks", b"previous_frame_duration_ticks", "start_ticks", b"start_ticks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Excerpt: _TypeAlias = Excerpt  # noqa: Y015
+
+@_typing.final
+class TrialTask(_message.Message):
+    """Encodes excerpts in H.264 at several sizes and qualities and compares them with the source at the largest of the sizes, as
+    a viewer sees them. Stores nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    TIMESCALE_FIELD_NUMBER: _builtins.int
+    EXCERPTS_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
+    CRFS_FIELD_NUMBER: _builtins.int
+    timescale: _builtins.int
+    """Ticks per second of the timeline."""
+    @_builtins.property
+    def source(self) -> _resources_pb2.Source:
+        """The source."""
+
+    @_builtins.property
+    def report(self) -> _resources_pb2.SourceReport:
+        """What the source is."""
+
+    @_builtins.property
+    def excerpts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Excerpt]:
+        """The excerpts."""
+
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.VideoRung]:
+        """The sizes, largest first; their quality is not used."""
+
+    @_builtins.property
+    def crfs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The constant rate factors to try at each size."""
+
+    def __init__(
+        self,
+        *,
+        source: _resources_pb2.Source | None = ...,
+        report: _resources_pb2.SourceReport | None = ...,
+        timescale: _builtins.int = ...,
+        excerpts: _abc.Iterable[Global___Excerpt] | None = ...,
+        sizes: _abc.Iterable[_media_pb2.VideoRung] | None = ...,
+        crfs: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crfs", b"crfs", "excerpts", b"excerpts", "report", b"report", "sizes", b"sizes", "source", b"source", "timescale", b"timescale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialTask: _TypeAlias = TrialTask  # noqa: Y015
+
+@_typing.final
+class TrialResult(_message.Message):
+    """Result of a `TrialTask`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """Why nothing was measured, in words; empty otherwise."""
+    command: _builtins.str
+    """The commands that were run, quoted for a shell, one a line."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.TrialPoint]:
+        """What was measured; empty where quality can't be measured."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[_media_pb2.TrialPoint] | None = ...,
+        problem: _builtins.str = ...,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "points", b"points", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialResult: _TypeAlias = TrialResult  # noqa: Y015
 
 @_typing.final
 class EncodeRecord(_message.Message):

@@ -530,6 +530,9 @@ class Ladder(_message.Message):
 
     VIDEOS_FIELD_NUMBER: _builtins.int
     AUDIOS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why the rungs are as they are, in words with the figures behind them."""
     @_builtins.property
     def videos(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoLadder]:
         """The codecs of pictures, each with its rungs."""
@@ -543,10 +546,11 @@ class Ladder(_message.Message):
         *,
         videos: _abc.Iterable[Global___VideoLadder] | None = ...,
         audios: _abc.Iterable[Global___AudioRung] | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "videos", b"videos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audios", b"audios", "reason", b"reason", "videos", b"videos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -869,3 +873,37 @@ class StoryboardSheet(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoryboardSheet: _TypeAlias = StoryboardSheet  # noqa: Y015
+
+@_typing.final
+class TrialPoint(_message.Message):
+    """What one size and quality came to on trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENDITION_ID_FIELD_NUMBER: _builtins.int
+    CRF_FIELD_NUMBER: _builtins.int
+    BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    VMAF_FIELD_NUMBER: _builtins.int
+    rendition_id: _builtins.str
+    """Id of the rendition that has this size, for example `h264-720`."""
+    crf: _builtins.float
+    """Constant rate factor of H.264."""
+    bits_per_second: _builtins.int
+    """Mean bits per second over all excerpts."""
+    vmaf: _builtins.float
+    """Mean VMAF over all excerpts, at the largest size tried."""
+    def __init__(
+        self,
+        *,
+        rendition_id: _builtins.str = ...,
+        crf: _builtins.float = ...,
+        bits_per_second: _builtins.int = ...,
+        vmaf: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits_per_second", b"bits_per_second", "crf", b"crf", "rendition_id", b"rendition_id", "vmaf", b"vmaf"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialPoint: _TypeAlias = TrialPoint  # noqa: Y015

@@ -29,7 +29,7 @@ from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 from kino.preprocessor.v1 import resources_pb2 as kino_dot_preprocessor_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'kino/preprocessor/v1/preprocessor.proto\x12\x14kino.preprocessor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\"P\n\x14InspectSourceRequest\x12\x38\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"K\n\x15InspectSourceResponse\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReport\"K\n\x12PlanWindowsRequest\x12\x35\n\x08timeline\x18\x01 \x01(\x0b\x32\x17.kino.media.v1.TimelineB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"2\n\x06Window\x12\x13\n\x0bstart_frame\x18\x01 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x03\"D\n\x13PlanWindowsResponse\x12-\n\x07windows\x18\x01 \x03(\x0b\x32\x1c.kino.preprocessor.v1.Window\"S\n\x11PlanLadderRequest\x12>\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\";\n\x12PlanLadderResponse\x12%\n\x06ladder\x18\x01 \x01(\x0b\x32\x15.kino.media.v1.Ladder\"\x8d\x01\n\x15RankHighlightsRequest\x12\x1a\n\ttimescale\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12/\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1d.kino.preprocessor.v1.Feature\x12\'\n\x05given\x18\x03 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"F\n\x16RankHighlightsResponse\x12,\n\nhighlights\x18\x01 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"\xf3\x01\n\x12MakeArtworkRequest\x12\x1f\n\x07picture\x18\x01 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x03H\x00\x12?\n\x05\x66rame\x18\x02 \x01(\x0b\x32..kino.preprocessor.v1.MakeArtworkRequest.FrameH\x00\x1al\n\x05\x46rame\x12 \n\x0finit_object_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12#\n\x12segment_object_key\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0b\x66rame_ticks\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\r\n\x04\x66rom\x12\x05\xbaH\x02\x08\x01\"3\n\x13MakeArtworkResponse\x12\r\n\x05large\x18\x01 \x01(\x0c\x12\r\n\x05small\x18\x02 \x01(\x0c\x32\xb3\x04\n\x13PreprocessorService\x12n\n\rInspectSource\x12*.kino.preprocessor.v1.InspectSourceRequest\x1a+.kino.preprocessor.v1.InspectSourceResponse\"\x04\x88\xb2\x19\x05\x12h\n\x0bPlanWindows\x12(.kino.preprocessor.v1.PlanWindowsRequest\x1a).kino.preprocessor.v1.PlanWindowsResponse\"\x04\x88\xb2\x19\x05\x12\x65\n\nPlanLadder\x12\'.kino.preprocessor.v1.PlanLadderRequest\x1a(.kino.preprocessor.v1.PlanLadderResponse\"\x04\x88\xb2\x19\x05\x12h\n\x0bMakeArtwork\x12(.kino.preprocessor.v1.MakeArtworkRequest\x1a).kino.preprocessor.v1.MakeArtworkResponse\"\x04\x88\xb2\x19\x05\x12q\n\x0eRankHighlights\x12+.kino.preprocessor.v1.RankHighlightsRequest\x1a,.kino.preprocessor.v1.RankHighlightsResponse\"\x04\x88\xb2\x19\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'kino/preprocessor/v1/preprocessor.proto\x12\x14kino.preprocessor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\"P\n\x14InspectSourceRequest\x12\x38\n\x06source\x18\x01 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"K\n\x15InspectSourceResponse\x12\x32\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReport\"K\n\x12PlanWindowsRequest\x12\x35\n\x08timeline\x18\x01 \x01(\x0b\x32\x17.kino.media.v1.TimelineB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"2\n\x06Window\x12\x13\n\x0bstart_frame\x18\x01 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x03\"D\n\x13PlanWindowsResponse\x12-\n\x07windows\x18\x01 \x03(\x0b\x32\x1c.kino.preprocessor.v1.Window\"\x8f\x01\n\x11PlanLadderRequest\x12>\n\x06report\x18\x01 \x01(\x0b\x32\".kino.preprocessor.v1.SourceReportB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12)\n\x06points\x18\x02 \x03(\x0b\x32\x19.kino.media.v1.TrialPoint\x12\x0f\n\x07problem\x18\x03 \x01(\t\";\n\x12PlanLadderResponse\x12%\n\x06ladder\x18\x01 \x01(\x0b\x32\x15.kino.media.v1.Ladder\"\x8d\x01\n\x15RankHighlightsRequest\x12\x1a\n\ttimescale\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12/\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1d.kino.preprocessor.v1.Feature\x12\'\n\x05given\x18\x03 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"F\n\x16RankHighlightsResponse\x12,\n\nhighlights\x18\x01 \x03(\x0b\x32\x18.kino.media.v1.Highlight\"\xf3\x01\n\x12MakeArtworkRequest\x12\x1f\n\x07picture\x18\x01 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x03H\x00\x12?\n\x05\x66rame\x18\x02 \x01(\x0b\x32..kino.preprocessor.v1.MakeArtworkRequest.FrameH\x00\x1al\n\x05\x46rame\x12 \n\x0finit_object_key\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12#\n\x12segment_object_key\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0b\x66rame_ticks\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\r\n\x04\x66rom\x12\x05\xbaH\x02\x08\x01\"3\n\x13MakeArtworkResponse\x12\r\n\x05large\x18\x01 \x01(\x0c\x12\r\n\x05small\x18\x02 \x01(\x0c\x32\xb3\x04\n\x13PreprocessorService\x12n\n\rInspectSource\x12*.kino.preprocessor.v1.InspectSourceRequest\x1a+.kino.preprocessor.v1.InspectSourceResponse\"\x04\x88\xb2\x19\x05\x12h\n\x0bPlanWindows\x12(.kino.preprocessor.v1.PlanWindowsRequest\x1a).kino.preprocessor.v1.PlanWindowsResponse\"\x04\x88\xb2\x19\x05\x12\x65\n\nPlanLadder\x12\'.kino.preprocessor.v1.PlanLadderRequest\x1a(.kino.preprocessor.v1.PlanLadderResponse\"\x04\x88\xb2\x19\x05\x12h\n\x0bMakeArtwork\x12(.kino.preprocessor.v1.MakeArtworkRequest\x1a).kino.preprocessor.v1.MakeArtworkResponse\"\x04\x88\xb2\x19\x05\x12q\n\x0eRankHighlights\x12+.kino.preprocessor.v1.RankHighlightsRequest\x1a,.kino.preprocessor.v1.RankHighlightsResponse\"\x04\x88\xb2\x19\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,20 +74,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WINDOW']._serialized_end=507
   _globals['_PLANWINDOWSRESPONSE']._serialized_start=509
   _globals['_PLANWINDOWSRESPONSE']._serialized_end=577
-  _globals['_PLANLADDERREQUEST']._serialized_start=579
-  _globals['_PLANLADDERREQUEST']._serialized_end=662
-  _globals['_PLANLADDERRESPONSE']._serialized_start=664
-  _globals['_PLANLADDERRESPONSE']._serialized_end=723
-  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_start=726
-  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_end=867
-  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_start=869
-  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_end=939
-  _globals['_MAKEARTWORKREQUEST']._serialized_start=942
-  _globals['_MAKEARTWORKREQUEST']._serialized_end=1185
-  _globals['_MAKEARTWORKREQUEST_FRAME']._serialized_start=1062
-  _globals['_MAKEARTWORKREQUEST_FRAME']._serialized_end=1170
-  _globals['_MAKEARTWORKRESPONSE']._serialized_start=1187
-  _globals['_MAKEARTWORKRESPONSE']._serialized_end=1238
-  _globals['_PREPROCESSORSERVICE']._serialized_start=1241
-  _globals['_PREPROCESSORSERVICE']._serialized_end=1804
+  _globals['_PLANLADDERREQUEST']._serialized_start=580
+  _globals['_PLANLADDERREQUEST']._serialized_end=723
+  _globals['_PLANLADDERRESPONSE']._serialized_start=725
+  _globals['_PLANLADDERRESPONSE']._serialized_end=784
+  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_start=787
+  _globals['_RANKHIGHLIGHTSREQUEST']._serialized_end=928
+  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_start=930
+  _globals['_RANKHIGHLIGHTSRESPONSE']._serialized_end=1000
+  _globals['_MAKEARTWORKREQUEST']._serialized_start=1003
+  _globals['_MAKEARTWORKREQUEST']._serialized_end=1246
+  _globals['_MAKEARTWORKREQUEST_FRAME']._serialized_start=1123
+  _globals['_MAKEARTWORKREQUEST_FRAME']._serialized_end=1231
+  _globals['_MAKEARTWORKRESPONSE']._serialized_start=1248
+  _globals['_MAKEARTWORKRESPONSE']._serialized_end=1299
+  _globals['_PREPROCESSORSERVICE']._serialized_start=1302
+  _globals['_PREPROCESSORSERVICE']._serialized_end=1865
 # @@protoc_insertion_point(module_scope)

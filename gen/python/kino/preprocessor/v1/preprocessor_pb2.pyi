@@ -149,18 +149,28 @@ class PlanLadderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORT_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """Optional. Why there are no points, in words."""
     @_builtins.property
     def report(self) -> _resources_pb2.SourceReport:
         """Required. What the source is."""
+
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.TrialPoint]:
+        """Optional. What trial encodes came to; without them the ladder is the fixed one."""
 
     def __init__(
         self,
         *,
         report: _resources_pb2.SourceReport | None = ...,
+        points: _abc.Iterable[_media_pb2.TrialPoint] | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points", "problem", b"problem", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

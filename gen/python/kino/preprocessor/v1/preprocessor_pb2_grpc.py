@@ -85,7 +85,8 @@ class PreprocessorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlanLadder(self, request, context):
-        """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate.
+        """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate. Given what trial encodes
+        came to, each rung is the size and quality that reaches its step of VMAF with the fewest bits, and none that gains nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

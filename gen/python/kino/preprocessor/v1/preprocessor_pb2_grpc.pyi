@@ -26,7 +26,9 @@ class PreprocessorServiceStub:
     PlanWindows: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.PlanWindowsRequest, _preprocessor_pb2.PlanWindowsResponse]
     """Splits a source into analysis windows of about a minute."""
     PlanLadder: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.PlanLadderRequest, _preprocessor_pb2.PlanLadderResponse]
-    """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate."""
+    """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate. Given what trial encodes
+    came to, each rung is the size and quality that reaches its step of VMAF with the fewest bits, and none that gains nothing.
+    """
     MakeArtwork: _aio.UnaryUnaryMultiCallable[_preprocessor_pb2.MakeArtworkRequest, _preprocessor_pb2.MakeArtworkResponse]
     """Makes the pictures that stand for a title or series out of an uploaded one (JPEG, PNG or WebP) or of a frame of a published
     segment. Whatever came in is decoded in a sandboxed child and encoded anew, so nothing else of it goes on. Fails with
@@ -67,7 +69,9 @@ class PreprocessorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preprocessor_pb2.PlanLadderRequest,
         context: _aio.ServicerContext[_preprocessor_pb2.PlanLadderRequest, _abc.Awaitable[_preprocessor_pb2.PlanLadderResponse]],
     ) -> _abc.Awaitable[_preprocessor_pb2.PlanLadderResponse]:
-        """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate."""
+        """Chooses the renditions to make of a source: never larger than it, with its shape and frame rate. Given what trial encodes
+        came to, each rung is the size and quality that reaches its step of VMAF with the fewest bits, and none that gains nothing.
+        """
 
     @_abc_1.abstractmethod
     def MakeArtwork(

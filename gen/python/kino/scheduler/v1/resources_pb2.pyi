@@ -80,6 +80,7 @@ class Job(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
+    LADDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `jobs/{job}`."""
     title: _builtins.str
@@ -122,6 +123,10 @@ class Job(_message.Message):
     def highlights(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Highlight]:
         """Output only. Passages that come first."""
 
+    @_builtins.property
+    def ladder(self) -> _media_pb2.Ladder:
+        """Output only. The renditions that are made, and why these; not set until the source is read."""
+
     def __init__(
         self,
         *,
@@ -139,10 +144,11 @@ class Job(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         report: _resources_pb2.SourceReport | None = ...,
         highlights: _abc.Iterable[_media_pb2.Highlight] | None = ...,
+        ladder: _media_pb2.Ladder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "playable_time", b"playable_time", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "ladder", b"ladder", "playable_time", b"playable_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "done_task_count", b"done_task_count", "end_time", b"end_time", "error", b"error", "highlights", b"highlights", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "progress", b"progress", "renditions", b"renditions", "report", b"report", "state", b"state", "task_count", b"task_count", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "done_task_count", b"done_task_count", "end_time", b"end_time", "error", b"error", "highlights", b"highlights", "ladder", b"ladder", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "progress", b"progress", "renditions", b"renditions", "report", b"report", "state", b"state", "task_count", b"task_count", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,6 +203,7 @@ class Task(_message.Message):
     ENCODE_VIDEO_FIELD_NUMBER: _builtins.int
     ENCODE_AUDIO_FIELD_NUMBER: _builtins.int
     EXTRACT_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name. Format: `jobs/{job}/tasks/{task}`."""
     fence: _builtins.int
@@ -227,6 +234,10 @@ class Task(_message.Message):
     def extract(self) -> _resources_pb2.ExtractTask:
         """Take text tracks and small pictures out of a source."""
 
+    @_builtins.property
+    def trial(self) -> _resources_pb2_1.TrialTask:
+        """Encode excerpts on trial."""
+
     def __init__(
         self,
         *,
@@ -239,12 +250,13 @@ class Task(_message.Message):
         encode_video: _resources_pb2_1.EncodeVideoTask | None = ...,
         encode_audio: _resources_pb2_1.EncodeAudioTask | None = ...,
         extract: _resources_pb2.ExtractTask | None = ...,
+        trial: _resources_pb2_1.TrialTask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "lease_duration", b"lease_duration", "probe", b"probe", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "lease_duration", b"lease_duration", "probe", b"probe", "spec", b"spec", "trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "attempt", b"attempt", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "fence", b"fence", "lease_duration", b"lease_duration", "name", b"name", "probe", b"probe", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "attempt", b"attempt", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "fence", b"fence", "lease_duration", b"lease_duration", "name", b"name", "probe", b"probe", "spec", b"spec", "trial", b"trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio", "extract"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio", "extract", "trial"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 

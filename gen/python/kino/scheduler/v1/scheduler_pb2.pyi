@@ -642,6 +642,7 @@ class TaskDone(_message.Message):
     ENCODE_VIDEO_FIELD_NUMBER: _builtins.int
     ENCODE_AUDIO_FIELD_NUMBER: _builtins.int
     EXTRACT_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Format: `jobs/{job}/tasks/{task}`."""
     fence: _builtins.int
@@ -666,6 +667,10 @@ class TaskDone(_message.Message):
     def extract(self) -> _resources_pb2.ExtractResult:
         """Of an `ExtractTask`."""
 
+    @_builtins.property
+    def trial(self) -> _resources_pb2_2.TrialResult:
+        """Of a `TrialTask`."""
+
     def __init__(
         self,
         *,
@@ -676,12 +681,13 @@ class TaskDone(_message.Message):
         encode_video: _resources_pb2_2.EncodeVideoResult | None = ...,
         encode_audio: _resources_pb2_2.EncodeAudioResult | None = ...,
         extract: _resources_pb2.ExtractResult | None = ...,
+        trial: _resources_pb2_2.TrialResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "probe", b"probe", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "probe", b"probe", "result", b"result", "trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "fence", b"fence", "probe", b"probe", "result", b"result", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "encode_audio", b"encode_audio", "encode_video", b"encode_video", "extract", b"extract", "fence", b"fence", "probe", b"probe", "result", b"result", "task", b"task", "trial", b"trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio", "extract"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["probe", "analyze", "encode_video", "encode_audio", "extract", "trial"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

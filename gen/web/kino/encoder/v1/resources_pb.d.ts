@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { AudioCodec, AudioRung, FrameRun, Segment, VideoCodec, VideoRung } from "../../media/v1/media_pb.js";
+import type { AudioCodec, AudioRung, FrameRun, Segment, TrialPoint, VideoCodec, VideoRung } from "../../media/v1/media_pb.js";
 import type { Chunk, Source, SourceReport } from "../../preprocessor/v1/resources_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -355,6 +355,137 @@ export declare type EncodeAudioResult = Message<"kino.encoder.v1.EncodeAudioResu
 export declare const EncodeAudioResultSchema: GenMessage<EncodeAudioResult>;
 
 /**
+ * A short stretch of the source.
+ *
+ * @generated from message kino.encoder.v1.Excerpt
+ */
+export declare type Excerpt = Message<"kino.encoder.v1.Excerpt"> & {
+  /**
+   * Start in ticks of the timeline.
+   *
+   * @generated from field: int64 start_ticks = 1;
+   */
+  startTicks: bigint;
+
+  /**
+   * Its frames.
+   *
+   * @generated from field: repeated kino.media.v1.FrameRun frame_runs = 2;
+   */
+  frameRuns: FrameRun[];
+
+  /**
+   * As in `EncodeVideoTask`.
+   *
+   * @generated from field: int64 previous_frame_duration_ticks = 3;
+   */
+  previousFrameDurationTicks: bigint;
+
+  /**
+   * As in `EncodeVideoTask`.
+   *
+   * @generated from field: int64 held_ticks = 4;
+   */
+  heldTicks: bigint;
+};
+
+/**
+ * Describes the message kino.encoder.v1.Excerpt.
+ * Use `create(ExcerptSchema)` to create a new message.
+ */
+export declare const ExcerptSchema: GenMessage<Excerpt>;
+
+/**
+ * Encodes excerpts in H.264 at several sizes and qualities and compares them with the source at the largest of the sizes, as
+ * a viewer sees them. Stores nothing.
+ *
+ * @generated from message kino.encoder.v1.TrialTask
+ */
+export declare type TrialTask = Message<"kino.encoder.v1.TrialTask"> & {
+  /**
+   * The source.
+   *
+   * @generated from field: kino.preprocessor.v1.Source source = 1;
+   */
+  source?: Source | undefined;
+
+  /**
+   * What the source is.
+   *
+   * @generated from field: kino.preprocessor.v1.SourceReport report = 2;
+   */
+  report?: SourceReport | undefined;
+
+  /**
+   * Ticks per second of the timeline.
+   *
+   * @generated from field: int32 timescale = 3;
+   */
+  timescale: number;
+
+  /**
+   * The excerpts.
+   *
+   * @generated from field: repeated kino.encoder.v1.Excerpt excerpts = 4;
+   */
+  excerpts: Excerpt[];
+
+  /**
+   * The sizes, largest first; their quality is not used.
+   *
+   * @generated from field: repeated kino.media.v1.VideoRung sizes = 5;
+   */
+  sizes: VideoRung[];
+
+  /**
+   * The constant rate factors to try at each size.
+   *
+   * @generated from field: repeated double crfs = 6;
+   */
+  crfs: number[];
+};
+
+/**
+ * Describes the message kino.encoder.v1.TrialTask.
+ * Use `create(TrialTaskSchema)` to create a new message.
+ */
+export declare const TrialTaskSchema: GenMessage<TrialTask>;
+
+/**
+ * Result of a `TrialTask`.
+ *
+ * @generated from message kino.encoder.v1.TrialResult
+ */
+export declare type TrialResult = Message<"kino.encoder.v1.TrialResult"> & {
+  /**
+   * What was measured; empty where quality can't be measured.
+   *
+   * @generated from field: repeated kino.media.v1.TrialPoint points = 1;
+   */
+  points: TrialPoint[];
+
+  /**
+   * Why nothing was measured, in words; empty otherwise.
+   *
+   * @generated from field: string problem = 2;
+   */
+  problem: string;
+
+  /**
+   * The commands that were run, quoted for a shell, one a line.
+   *
+   * @generated from field: string command = 3;
+   */
+  command: string;
+};
+
+/**
+ * Describes the message kino.encoder.v1.TrialResult.
+ * Use `create(TrialResultSchema)` to create a new message.
+ */
+export declare const TrialResultSchema: GenMessage<TrialResult>;
+
+/**
  * All that is known of how segments came to be, enough to make them again.
  *
  * @generated from message kino.encoder.v1.EncodeRecord
@@ -554,6 +685,13 @@ export enum TaskKind {
    * @generated from enum value: TASK_KIND_EXTRACT = 5;
    */
   EXTRACT = 5,
+
+  /**
+   * Encode excerpts on trial, to choose the rungs of a title.
+   *
+   * @generated from enum value: TASK_KIND_TRIAL = 6;
+   */
+  TRIAL = 6,
 }
 
 /**

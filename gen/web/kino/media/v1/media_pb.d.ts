@@ -577,6 +577,13 @@ export declare type Ladder = Message<"kino.media.v1.Ladder"> & {
    * @generated from field: repeated kino.media.v1.AudioRung audios = 2;
    */
   audios: AudioRung[];
+
+  /**
+   * Why the rungs are as they are, in words with the figures behind them.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
 };
 
 /**
@@ -962,6 +969,47 @@ export declare type StoryboardSheet = Message<"kino.media.v1.StoryboardSheet"> &
  * Use `create(StoryboardSheetSchema)` to create a new message.
  */
 export declare const StoryboardSheetSchema: GenMessage<StoryboardSheet>;
+
+/**
+ * What one size and quality came to on trial.
+ *
+ * @generated from message kino.media.v1.TrialPoint
+ */
+export declare type TrialPoint = Message<"kino.media.v1.TrialPoint"> & {
+  /**
+   * Id of the rendition that has this size, for example `h264-720`.
+   *
+   * @generated from field: string rendition_id = 1;
+   */
+  renditionId: string;
+
+  /**
+   * Constant rate factor of H.264.
+   *
+   * @generated from field: double crf = 2;
+   */
+  crf: number;
+
+  /**
+   * Mean bits per second over all excerpts.
+   *
+   * @generated from field: int64 bits_per_second = 3;
+   */
+  bitsPerSecond: bigint;
+
+  /**
+   * Mean VMAF over all excerpts, at the largest size tried.
+   *
+   * @generated from field: double vmaf = 4;
+   */
+  vmaf: number;
+};
+
+/**
+ * Describes the message kino.media.v1.TrialPoint.
+ * Use `create(TrialPointSchema)` to create a new message.
+ */
+export declare const TrialPointSchema: GenMessage<TrialPoint>;
 
 /**
  * How pictures are coded.

@@ -5,7 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Feature, Source, SourceReport } from "./resources_pb.js";
-import type { Highlight, Ladder, Timeline } from "../../media/v1/media_pb.js";
+import type { Highlight, Ladder, Timeline, TrialPoint } from "../../media/v1/media_pb.js";
 
 /**
  * Describes the file kino/preprocessor/v1/preprocessor.proto.
@@ -131,6 +131,20 @@ export declare type PlanLadderRequest = Message<"kino.preprocessor.v1.PlanLadder
    * @generated from field: kino.preprocessor.v1.SourceReport report = 1;
    */
   report?: SourceReport | undefined;
+
+  /**
+   * Optional. What trial encodes came to; without them the ladder is the fixed one.
+   *
+   * @generated from field: repeated kino.media.v1.TrialPoint points = 2;
+   */
+  points: TrialPoint[];
+
+  /**
+   * Optional. Why there are no points, in words.
+   *
+   * @generated from field: string problem = 3;
+   */
+  problem: string;
 };
 
 /**
@@ -340,7 +354,8 @@ export declare const PreprocessorService: GenService<{
     output: typeof PlanWindowsResponseSchema;
   },
   /**
-   * Chooses the renditions to make of a source: never larger than it, with its shape and frame rate.
+   * Chooses the renditions to make of a source: never larger than it, with its shape and frame rate. Given what trial encodes
+   * came to, each rung is the size and quality that reaches its step of VMAF with the fewest bits, and none that gains nothing.
    *
    * @generated from rpc kino.preprocessor.v1.PreprocessorService.PlanLadder
    */

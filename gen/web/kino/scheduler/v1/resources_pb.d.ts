@@ -7,8 +7,8 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Status } from "../../../google/rpc/status_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { AnalyzeTask, ExtractTask, ProbeTask, SourceReport } from "../../preprocessor/v1/resources_pb.js";
-import type { Highlight } from "../../media/v1/media_pb.js";
-import type { Capabilities, EncodeAudioTask, EncodeVideoTask, TaskKind } from "../../encoder/v1/resources_pb.js";
+import type { Highlight, Ladder } from "../../media/v1/media_pb.js";
+import type { Capabilities, EncodeAudioTask, EncodeVideoTask, TaskKind, TrialTask } from "../../encoder/v1/resources_pb.js";
 
 /**
  * Describes the file kino/scheduler/v1/resources.proto.
@@ -118,6 +118,13 @@ export declare type Job = Message<"kino.scheduler.v1.Job"> & {
    * @generated from field: repeated kino.media.v1.Highlight highlights = 14;
    */
   highlights: Highlight[];
+
+  /**
+   * Output only. The renditions that are made, and why these; not set until the source is read.
+   *
+   * @generated from field: kino.media.v1.Ladder ladder = 20;
+   */
+  ladder?: Ladder | undefined;
 };
 
 /**
@@ -300,6 +307,14 @@ export declare type Task = Message<"kino.scheduler.v1.Task"> & {
      */
     value: ExtractTask;
     case: "extract";
+  } | {
+    /**
+     * Encode excerpts on trial.
+     *
+     * @generated from field: kino.encoder.v1.TrialTask trial = 10;
+     */
+    value: TrialTask;
+    case: "trial";
   } | { case: undefined; value?: undefined };
 };
 

@@ -7,7 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { AnalyzeResult, ExtractResult, ProbeResult, Source } from "../../preprocessor/v1/resources_pb.js";
 import type { Highlight } from "../../media/v1/media_pb.js";
 import type { Job, Task, TaskExplanation, Worker } from "./resources_pb.js";
-import type { Capabilities, EncodeAudioResult, EncodedRendition, EncodeRecord, EncodeVideoResult } from "../../encoder/v1/resources_pb.js";
+import type { Capabilities, EncodeAudioResult, EncodedRendition, EncodeRecord, EncodeVideoResult, TrialResult } from "../../encoder/v1/resources_pb.js";
 import type { Status } from "../../../google/rpc/status_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 
@@ -696,6 +696,14 @@ export declare type TaskDone = Message<"kino.scheduler.v1.TaskDone"> & {
      */
     value: ExtractResult;
     case: "extract";
+  } | {
+    /**
+     * Of a `TrialTask`.
+     *
+     * @generated from field: kino.encoder.v1.TrialResult trial = 8;
+     */
+    value: TrialResult;
+    case: "trial";
   } | { case: undefined; value?: undefined };
 };
 
