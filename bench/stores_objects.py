@@ -30,7 +30,6 @@ from services.runtime.objects_s3 import S3Objects
 from services.runtime.s3 import Bucket
 from tests.engines.s3 import S3Server, seaweedfs
 
-ROUNDS = 5
 _AT_A_TIME = 8
 _BUCKET = "bench"
 #: Size of an object, and how many are moved in a round.
@@ -66,7 +65,7 @@ class Times:
         return sorted(self.waits_s)[min(int(len(self.waits_s) * share), len(self.waits_s) - 1)] * 1e3
 
 
-async def measure(rounds: int = ROUNDS) -> list[Row]:
+async def measure(rounds: int) -> list[Row]:
     """Rates with their ratio to the bare client, and waits."""
     with _server() as server:
         async with AsyncExitStack() as stack:

@@ -15,7 +15,7 @@ from services.runtime.errors import FailedPrecondition
 if TYPE_CHECKING:
     from bench.report import Report
 
-_BENCHES = ("startup",)
+_BENCHES = ("startup", "stores")
 
 
 class NoCheckout(FailedPrecondition):
@@ -62,7 +62,7 @@ def _show(output: Output, report: Report) -> None:
             row.name,
             f"{row.value:.3g} {row.unit}",
             row.peer or "",
-            row.ratio or "",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
             row.goal or "",
             verdicts[row.met],
         )
