@@ -66,6 +66,14 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         title = await self._catalog.get(caller.viewer, _title_id(request.name))
         return pb.GetTitleResponse(title=title_message(title, caller))
 
+    async def BatchGetTitles(
+        self, request: pb.BatchGetTitlesRequest, context: Any
+    ) -> pb.BatchGetTitlesResponse:
+        """See the contract."""
+        caller = self._callers.of(context)
+        titles = await self._catalog.several(caller.viewer, [_title_id(name) for name in request.names])
+        return pb.BatchGetTitlesResponse(titles=[title_message(title, caller) for title in titles])
+
     async def ListTitles(self, request: pb.ListTitlesRequest, context: Any) -> pb.ListTitlesResponse:
         """See the contract."""
         caller, limit = self._callers.of(context), page_size(request.page_size)

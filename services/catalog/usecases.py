@@ -117,6 +117,15 @@ class Catalog:
         """A title `viewer` may see. Raises `TitleNotFound`."""
         return await self._store.read(lambda session: seen(session, viewer, title_id))
 
+    async def several(self, viewer: Viewer, title_ids: Sequence[str]) -> list[Title]:
+        """Those of these titles that `viewer` may see, in the order asked for."""
+
+        def run(session: Session) -> list[Title]:
+            found = [session.title(title_id) for title_id in title_ids]
+            return [title for title in found if title is not None and title.seen_by(viewer)]
+
+        return await self._store.read(run)
+
     async def titles(
         self,
         viewer: Viewer,

@@ -63,11 +63,16 @@ async def catalog_titles(stub: catalog_pb2_grpc.CatalogServiceStub) -> AsyncIter
             return
 
 
+def _name(series: str, name: str) -> str:
+    """What a title is found by: an episode by its series too."""
+    return f"{series}: {name}" if series else name
+
+
 def _from_title(title: catalog_resources.Title) -> Document:
     return Document(
         title=title.name,
         version=title.version,
-        display_name=title.display_name,
+        display_name=_name(title.place.series_display_name, title.display_name),
         release_year=title.release_year,
         owner=title.owner,
         visible=title.HasField("playable_time") and not title.unpublished,
@@ -78,7 +83,7 @@ def _document(message: res.TitleDocument) -> Document:
     return Document(
         title=message.title,
         version=message.version,
-        display_name=message.display_name,
+        display_name=_name(message.series_display_name, message.display_name),
         release_year=message.release_year,
         owner=message.owner,
         visible=message.visible,

@@ -261,6 +261,15 @@ async def test_invisible_titles_do_not_exist_for_strangers(world: World) -> None
     assert (await operator.GetTitle(pb.GetTitleRequest(name=title.name))).title == title
 
 
+async def test_several_titles_come_at_once_in_the_order_asked_for(world: World) -> None:
+    owner, viewer = await world.stub("users/ann", "publisher"), await world.stub("users/bob")
+    hidden, shown, other = await create(owner), *[(await playable(world, owner))[0] for _ in range(2)]
+    names = [other.name, hidden.name, "titles/none", shown.name]
+    request = pb.BatchGetTitlesRequest(names=names)
+    assert [one.name for one in (await viewer.BatchGetTitles(request)).titles] == [other.name, shown.name]
+    assert len((await owner.BatchGetTitles(request)).titles) == 3
+
+
 async def test_a_visible_title_can_only_be_changed_by_its_owner(world: World) -> None:
     owner, stranger = await world.stub("users/ann", "publisher"), await world.stub("users/eve", "publisher")
     title, _ = await playable(world, owner)

@@ -139,6 +139,15 @@ async def test_a_created_title_is_found_by_its_owner_within_seconds(world: World
     assert await names(await world.search("users/bob"), "солярис") == []
 
 
+async def test_an_episode_is_found_by_its_series_too(world: World) -> None:
+    episode = document(1, "Pilot")
+    episode.series_display_name = "Nights at Sea"
+    await (await world.search(None)).IndexTitles(pb.IndexTitlesRequest(documents=[episode]))
+    bob = await world.search("users/bob")
+    for query in ("nights at see", "pilot"):
+        assert await names(bob, query) == ["Nights at Sea: Pilot"]
+
+
 async def test_a_rebuilt_index_gives_the_same_answers(world: World) -> None:
     films = [f"Rocky {number}" for number in range(205)]
     await create(world, *films, "Solaris")

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { ExtrasSchema, StoryboardSchema } from "kino-stubs/kino/media/v1/media_pb.js";
 import { duration, parseClock } from "../src/lib/time";
+import { parseSpans } from "../src/lib/highlights";
 import { formOf, windowsOf } from "../src/lib/rights";
 import { chapterAt, extraUrl, languageName, tileAt } from "../src/player/extras";
 
@@ -38,4 +39,11 @@ test("rights are typed as people write them and come back the same", () => {
   expect(window?.regionCodes).toEqual(["DE", "AT", "CH"]);
   expect(window?.endTime).toBeUndefined();
   expect(formOf(window!)).toEqual({ regions: "DE, AT, CH", start: "2026-05-03T20:15", end: "" });
+});
+
+describe("highlights", () => {
+  test("are typed as passages", () =>
+    expect(parseSpans("1:20-1:35, 10:00 – 10:20.5")).toEqual([{ startS: 80, endS: 95 }, { startS: 600, endS: 620.5 }]));
+  test("may be none", () => expect(parseSpans(" ")).toEqual([]));
+  test.each(["1:20", "1:30-1:20", "a-b", "1-2-3"])("%s is none", (text) => expect(() => parseSpans(text)).toThrow(RangeError));
 });

@@ -112,7 +112,7 @@ class Catalog(catalog_grpc.CatalogServiceServicer):
 
     CreateTitle = GetTitle = ListTitles = UpdateTitle = DeleteTitle = _unused
     PublishTitle = UnpublishTitle = CheckAvailability = _unused
-    SetArtwork = ClearArtwork = GetArtwork = _unused
+    SetArtwork = ClearArtwork = GetArtwork = BatchGetTitles = _unused
 
     def numbers(self, title: str) -> dict[str, list[int]]:
         """Published segment numbers by rendition."""

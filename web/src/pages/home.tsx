@@ -1,8 +1,6 @@
 import { Availability_State, type Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import type { View } from "kino-stubs/kino/history/v1/resources_pb.js";
-import { Code } from "@connectrpc/connect";
 import { api } from "../api/clients";
-import { isCode } from "../api/errors";
 import { useLoad, usePages } from "../lib/load";
 import { date, length, seconds } from "../lib/time";
 import { watchlist } from "../lib/watchlist";
@@ -67,18 +65,9 @@ interface Begun {
 /** Titles that were deleted meanwhile are left out. */
 async function loadBegun(parent: string, signal: AbortSignal): Promise<Begun[]> {
   const { views } = await api.history.listContinueWatching({ parent, pageSize: 12 }, { signal });
-  const found = await Promise.all(
-    views.map(async (view) => {
-      try {
-        const { title } = await api.catalog.getTitle({ name: view.title }, { signal });
-        return title && { view, title };
-      } catch (error) {
-        if (isCode(error, Code.NotFound, Code.PermissionDenied)) return undefined;
-        throw error;
-      }
-    }),
-  );
-  return found.filter((one) => one !== undefined);
+  if (!views.length) return [];
+  const { titles } = await api.catalog.batchGetTitles({ names: views.map((view) => view.title) }, { signal });
+  return views.flatMap((view) => titles.filter((title) => title.name === view.title).map((title) => ({ view, title })));
 }
 
 function ContinueWatching() {

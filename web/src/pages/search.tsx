@@ -1,8 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
+import type { Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import { api } from "../api/clients";
 import { useLoad } from "../lib/load";
 import { announce, ErrorNote, Heading } from "../ui/basics";
 import { Card } from "../ui/card";
+import { titleCard } from "./home";
 
 /** As long as somebody types on, nothing is asked. */
 const TYPING_MS = 150;
@@ -10,7 +12,7 @@ const TYPING_MS = 150;
 export function SearchPage({ query }: { query: string }) {
   const asked = useSettled(query.slice(0, 200), TYPING_MS);
   const { value, error, loading, reload } = useLoad(
-    async (signal) => (asked ? { asked, hits: (await api.search.searchTitles({ query: asked, pageSize: 48 }, { signal })).hits } : undefined),
+    (signal) => (asked ? find(asked, signal) : Promise.resolve(undefined)),
     [],
     [asked],
   );
@@ -25,14 +27,21 @@ export function SearchPage({ query }: { query: string }) {
       <ErrorNote error={error} retry={reload} />
       {summary && <p class="summary">{summary}</p>}
       <ul class="grid">
-        {value?.hits.map((hit) => (
-          <li key={hit.title}>
-            <Card name={hit.title} displayName={hit.displayName} details={hit.releaseYear ? [String(hit.releaseYear)] : []} />
+        {value?.hits.map((title) => (
+          <li key={title.name}>
+            <Card {...titleCard(title)} />
           </li>
         ))}
       </ul>
     </section>
   );
+}
+
+/** The index finds; the catalog says what it looks like now. */
+async function find(asked: string, signal: AbortSignal): Promise<{ asked: string; hits: Title[] }> {
+  const { hits } = await api.search.searchTitles({ query: asked, pageSize: 48 }, { signal });
+  if (!hits.length) return { asked, hits: [] };
+  return { asked, hits: (await api.catalog.batchGetTitles({ names: hits.map((hit) => hit.title) }, { signal })).titles };
 }
 
 /** The value, once it has stayed the same for a while. */

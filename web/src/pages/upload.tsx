@@ -3,10 +3,11 @@ import { Upload_State, type Upload } from "kino-stubs/kino/ingest/v1/resources_p
 import { api } from "../api/clients";
 import { sentenceOfStatus } from "../api/errors";
 import { useJob } from "../lib/job";
+import { parseSpans } from "../lib/highlights";
 import { useAct, useLoad, usePages } from "../lib/load";
 import { bytes, dateTime, length } from "../lib/time";
 import { idOf } from "../state";
-import { announce, Badge, ErrorNote, Heading, Loading, Progress } from "../ui/basics";
+import { announce, Badge, ErrorNote, Field, Heading, Loading, Progress } from "../ui/basics";
 import { Icon } from "../ui/icon";
 import { JobProgress } from "../ui/job_progress";
 import { titleText, type TitleText } from "../lib/title_text";
@@ -81,9 +82,16 @@ export const titleFromFile = (name: string): string =>
 function Details({ file, onStart, onOther }: { file: File; onStart: (uploader: Uploader) => void; onOther: () => void }) {
   const { value: begun, error, loading, reload } = useLoad((signal) => findBegun(file, signal), [file.name, file.size, file.lastModified]);
   const [text, setText] = useState<TitleText>({ displayName: titleFromFile(file.name), description: "", releaseYear: "", genres: "" });
+  const [spans, setSpans] = useState("");
+  const [unpublished, setUnpublished] = useState(false);
+  const [wrong, setWrong] = useState<unknown>(undefined);
   const submit = (event: Event) => {
     event.preventDefault();
-    onStart(new Uploader(file, begun ? undefined : titleText(text)));
+    try {
+      onStart(new Uploader(file, begun ? undefined : { ...titleText(text), unpublished, highlights: parseSpans(spans) }));
+    } catch (error) {
+      setWrong(error);
+    }
   };
   return (
     <form class="panel" onSubmit={submit}>
@@ -97,7 +105,15 @@ function Details({ file, onStart, onOther }: { file: File; onStart: (uploader: U
           </span>
         </p>
       ) : (
-        <TitleFields value={text} onChange={setText} />
+        <>
+          <TitleFields value={text} onChange={setText} />
+          <Field label="Highlights" hint="Passages to encode and show first, such as 1:20-1:35, 10:00-10:20; empty: found by themselves" value={spans} onText={setSpans} />
+          <label class="check">
+            <input type="checkbox" checked={unpublished} onChange={(event) => setUnpublished(event.currentTarget.checked)} />
+            Keep it from viewers until I publish it
+          </label>
+          <ErrorNote error={wrong} />
+        </>
       )}
       <div class="buttons">
         <button class="button primary" disabled={loading || error !== undefined}>{begun ? "Resume upload" : "Upload"}</button>

@@ -4,6 +4,7 @@ import { Upload_State, type Upload } from "kino-stubs/kino/ingest/v1/resources_p
 import { api } from "../api/clients";
 import { isCode, reasonOf } from "../api/errors";
 import { once } from "../lib/request_id";
+import { highlightOf, type Span } from "../lib/highlights";
 import type { titleText } from "../lib/title_text";
 import type { HashReply } from "./hash.worker";
 import { Meter } from "./meter";
@@ -30,6 +31,9 @@ export async function findBegun(file: File, signal: AbortSignal): Promise<BegunU
   return undefined;
 }
 
+/** What a new upload is of. */
+export type NewTitle = ReturnType<typeof titleText> & { readonly unpublished: boolean; readonly highlights: readonly Span[] };
+
 export type Phase = "starting" | "sending" | "checking" | "refused" | "done";
 
 /** One file on its way. What it shows are signals; `run` may be called again after a failure. */
@@ -45,7 +49,7 @@ export class Uploader {
   constructor(
     readonly file: File,
     /** Words for a new title; not needed when the upload was begun before. */
-    private readonly title: ReturnType<typeof titleText> | undefined,
+    private readonly title: NewTitle | undefined,
   ) {}
 
   /** Sends what is missing and completes. Resolves with the upload and its job. */
@@ -99,14 +103,14 @@ export class Uploader {
 
   /** Makes title and upload. Their ids are kept until answered, so a second try continues the first. */
   async #begin(): Promise<BegunUpload> {
-    const words = this.title;
-    if (!words) throw new Error("A new upload needs a title");
+    if (!this.title) throw new Error("A new upload needs a title");
+    const { highlights, ...words } = this.title;
     const { file } = this;
     const identity = `${file.size}:${file.lastModified}:${file.name}`;
     const { title } = await once(`title:${identity}:${JSON.stringify(words)}`, (requestId) => api.catalog.createTitle({ title: words, requestId }));
     const name = title?.name ?? "";
-    const { upload, partSizeBytes } = await once(`upload:${identity}:${name}`, (requestId) =>
-      api.ingest.createUpload({ title: name, fileName: file.name.slice(0, 1000), sizeBytes: BigInt(file.size), requestId }),
+    const { upload, partSizeBytes } = await once(`upload:${identity}:${name}:${JSON.stringify(highlights)}`, (requestId) =>
+      api.ingest.createUpload({ title: name, fileName: file.name.slice(0, 1000), sizeBytes: BigInt(file.size), highlights: highlights.map(highlightOf), requestId }),
     );
     const begun = { upload: upload?.name ?? "", title: name, displayName: words.displayName, partSizeBytes: Number(partSizeBytes) };
     resumes.remember(file, begun);

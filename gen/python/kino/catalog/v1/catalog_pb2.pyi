@@ -122,6 +122,54 @@ class GetTitleResponse(_message.Message):
 Global___GetTitleResponse: _TypeAlias = GetTitleResponse  # noqa: Y015
 
 @_typing.final
+class BatchGetTitlesRequest(_message.Message):
+    """Request message for `CatalogService.BatchGetTitles`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. At most 100. Format: `titles/{title}`."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetTitlesRequest: _TypeAlias = BatchGetTitlesRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetTitlesResponse(_message.Message):
+    """Response message for `CatalogService.BatchGetTitles`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def titles(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Title]:
+        """The titles."""
+
+    def __init__(
+        self,
+        *,
+        titles: _abc.Iterable[_resources_pb2.Title] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["titles", b"titles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetTitlesResponse: _TypeAlias = BatchGetTitlesResponse  # noqa: Y015
+
+@_typing.final
 class ListTitlesRequest(_message.Message):
     """Request message for `CatalogService.ListTitles`."""
 

@@ -46,6 +46,11 @@ class CatalogServiceStub:
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.GetTitleRequest.SerializeToString,
                 response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.GetTitleResponse.FromString,
                 _registered_method=True)
+        self.BatchGetTitles = channel.unary_unary(
+                '/kino.catalog.v1.CatalogService/BatchGetTitles',
+                request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.BatchGetTitlesRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.BatchGetTitlesResponse.FromString,
+                _registered_method=True)
         self.ListTitles = channel.unary_unary(
                 '/kino.catalog.v1.CatalogService/ListTitles',
                 request_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.ListTitlesRequest.SerializeToString,
@@ -141,6 +146,13 @@ class CatalogServiceServicer:
 
     def GetTitle(self, request, context):
         """Gets a title. Viewers see playable and complete ones; publishers see their own in any state, operators all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetTitles(self, request, context):
+        """Gets several titles at once, in the order asked for. Those that the caller may not see are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -281,6 +293,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.GetTitleRequest.FromString,
                     response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.GetTitleResponse.SerializeToString,
             ),
+            'BatchGetTitles': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetTitles,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.BatchGetTitlesRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.BatchGetTitlesResponse.SerializeToString,
+            ),
             'ListTitles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTitles,
                     request_deserializer=kino_dot_catalog_dot_v1_dot_catalog__pb2.ListTitlesRequest.FromString,
@@ -417,6 +434,33 @@ class CatalogService:
             '/kino.catalog.v1.CatalogService/GetTitle',
             kino_dot_catalog_dot_v1_dot_catalog__pb2.GetTitleRequest.SerializeToString,
             kino_dot_catalog_dot_v1_dot_catalog__pb2.GetTitleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetTitles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.CatalogService/BatchGetTitles',
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.BatchGetTitlesRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_catalog__pb2.BatchGetTitlesResponse.FromString,
             options,
             channel_credentials,
             insecure,

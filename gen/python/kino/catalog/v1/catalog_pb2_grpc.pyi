@@ -21,6 +21,8 @@ class CatalogServiceStub:
     """Creates a title without a source. Idempotent by `request_id`."""
     GetTitle: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetTitleRequest, _catalog_pb2.GetTitleResponse]
     """Gets a title. Viewers see playable and complete ones; publishers see their own in any state, operators all."""
+    BatchGetTitles: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BatchGetTitlesRequest, _catalog_pb2.BatchGetTitlesResponse]
+    """Gets several titles at once, in the order asked for. Those that the caller may not see are left out."""
     ListTitles: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListTitlesRequest, _catalog_pb2.ListTitlesResponse]
     """Lists the titles the caller may see, newest first."""
     UpdateTitle: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateTitleRequest, _catalog_pb2.UpdateTitleResponse]
@@ -88,6 +90,14 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_catalog_pb2.GetTitleRequest, _abc.Awaitable[_catalog_pb2.GetTitleResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.GetTitleResponse]:
         """Gets a title. Viewers see playable and complete ones; publishers see their own in any state, operators all."""
+
+    @_abc_1.abstractmethod
+    def BatchGetTitles(
+        self,
+        request: _catalog_pb2.BatchGetTitlesRequest,
+        context: _aio.ServicerContext[_catalog_pb2.BatchGetTitlesRequest, _abc.Awaitable[_catalog_pb2.BatchGetTitlesResponse]],
+    ) -> _abc.Awaitable[_catalog_pb2.BatchGetTitlesResponse]:
+        """Gets several titles at once, in the order asked for. Those that the caller may not see are left out."""
 
     @_abc_1.abstractmethod
     def ListTitles(

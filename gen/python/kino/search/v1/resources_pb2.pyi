@@ -103,7 +103,7 @@ class TitleHit(_message.Message):
     title: _builtins.str
     """The title. Format: `titles/{title}`."""
     display_name: _builtins.str
-    """Name to show."""
+    """Name to show; of an episode with the name of its series before it."""
     release_year: _builtins.int
     """Year of first showing; 0 when not known."""
     score: _builtins.float

@@ -103,6 +103,46 @@ export declare type GetTitleResponse = Message<"kino.catalog.v1.GetTitleResponse
 export declare const GetTitleResponseSchema: GenMessage<GetTitleResponse>;
 
 /**
+ * Request message for `CatalogService.BatchGetTitles`.
+ *
+ * @generated from message kino.catalog.v1.BatchGetTitlesRequest
+ */
+export declare type BatchGetTitlesRequest = Message<"kino.catalog.v1.BatchGetTitlesRequest"> & {
+  /**
+   * Required. At most 100. Format: `titles/{title}`.
+   *
+   * @generated from field: repeated string names = 1;
+   */
+  names: string[];
+};
+
+/**
+ * Describes the message kino.catalog.v1.BatchGetTitlesRequest.
+ * Use `create(BatchGetTitlesRequestSchema)` to create a new message.
+ */
+export declare const BatchGetTitlesRequestSchema: GenMessage<BatchGetTitlesRequest>;
+
+/**
+ * Response message for `CatalogService.BatchGetTitles`.
+ *
+ * @generated from message kino.catalog.v1.BatchGetTitlesResponse
+ */
+export declare type BatchGetTitlesResponse = Message<"kino.catalog.v1.BatchGetTitlesResponse"> & {
+  /**
+   * The titles.
+   *
+   * @generated from field: repeated kino.catalog.v1.Title titles = 1;
+   */
+  titles: Title[];
+};
+
+/**
+ * Describes the message kino.catalog.v1.BatchGetTitlesResponse.
+ * Use `create(BatchGetTitlesResponseSchema)` to create a new message.
+ */
+export declare const BatchGetTitlesResponseSchema: GenMessage<BatchGetTitlesResponse>;
+
+/**
  * Request message for `CatalogService.ListTitles`.
  *
  * @generated from message kino.catalog.v1.ListTitlesRequest
@@ -978,6 +1018,16 @@ export declare const CatalogService: GenService<{
     methodKind: "unary";
     input: typeof GetTitleRequestSchema;
     output: typeof GetTitleResponseSchema;
+  },
+  /**
+   * Gets several titles at once, in the order asked for. Those that the caller may not see are left out.
+   *
+   * @generated from rpc kino.catalog.v1.CatalogService.BatchGetTitles
+   */
+  batchGetTitles: {
+    methodKind: "unary";
+    input: typeof BatchGetTitlesRequestSchema;
+    output: typeof BatchGetTitlesResponseSchema;
   },
   /**
    * Lists the titles the caller may see, newest first.

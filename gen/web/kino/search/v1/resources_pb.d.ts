@@ -128,7 +128,7 @@ export declare type TitleHit = Message<"kino.search.v1.TitleHit"> & {
   title: string;
 
   /**
-   * Name to show.
+   * Name to show; of an episode with the name of its series before it.
    *
    * @generated from field: string display_name = 2;
    */
