@@ -27,10 +27,11 @@ help: ## Show the targets
 
 setup: $(STAMPS)/python ## Make the Python environment from the hashed lock
 
-$(UV): requirements.uv.lock
+# Its version is in its path: a fresh checkout takes the one that is there.
+$(UV):
 	@command -v python3.11 >/dev/null || { echo "python3.11 is missing: install Python 3.11." >&2; exit 1; }
 	@rm -rf $(KINO_CACHE)/tools/uv-0.13.9 && python3.11 -m venv $(KINO_CACHE)/tools/uv-0.13.9
-	@$(KINO_CACHE)/tools/uv-0.13.9/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(KINO_CACHE)/tools/uv-0.13.9/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.uv.lock
 	@touch $@
 
 $(STAMPS)/python: requirements.lock gen/python/pyproject.toml pyproject.toml | $(UV)
