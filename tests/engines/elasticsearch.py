@@ -114,9 +114,9 @@ class ElasticsearchServer:
         self.folder = folder
         self.process = EngineProcess("elasticsearch", _command(java, home, folder, heap_mib), folder)
 
-    def start(self) -> None:
-        """Start, and return once it takes requests."""
-        self.process.start(self._is_ready)
+    def start(self, status: str = "yellow") -> None:
+        """Start, and return once it takes requests: "yellow" for every index, "red" for those that can."""
+        self.process.start(lambda: self._is(status))
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -131,9 +131,9 @@ class ElasticsearchServer:
         self.stop()
         self.start()
 
-    def _is_ready(self) -> bool:
+    def _is(self, status: str) -> bool:
         try:
-            health = request(self.url, "/_cluster/health?wait_for_status=yellow&timeout=1s")
+            health = request(self.url, f"/_cluster/health?wait_for_status={status}&timeout=1s")
         except OSError:
             return False
         return not health["timed_out"]

@@ -129,7 +129,7 @@ async def test_an_index_that_was_damaged_is_built_anew(server: ElasticsearchServ
             await asyncio.to_thread(server.stop)
             for file in (server.folder / "data" / "indices").rglob("index/*"):
                 file.write_bytes(b"\0" * file.stat().st_size)
-            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(server.start, "red")
             await comes_back(search, "solaris", ["Solaris"])
 
 
