@@ -18,9 +18,8 @@ async def serve(settings: Settings, names: Sequence[str], address_file: Path | N
     stop = stop_signal()
     async with running(settings, builders(names)) as process:
         if address_file:
-            write_json(
-                address_file, {"pid": os.getpid(), "address": process.address, "services": list(names)}
-            )
+            serving = {"pid": os.getpid(), "address": process.address, "services": list(names)}
+            write_json(address_file, {**serving, "tls_port": process.server.tls_port})
         await stop.wait()
         if address_file:
             os.unlink(address_file)

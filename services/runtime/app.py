@@ -142,6 +142,8 @@ async def running(
             settings.grpc_bind, settings.grpc_port, verifier, unary_deadline_s=settings.unary_deadline_s
         )
         stack.push_async_callback(server.inner.stop, None)
+        if settings.tls_certificate and settings.tls_key:
+            server.add_tls(settings.tls_port, settings.tls_certificate, settings.tls_key)
         channels = Channels(settings.endpoints, server.address, ServiceTokens(keys.internal, clock))
         stack.push_async_callback(channels.close)
         objects = object_store(settings)

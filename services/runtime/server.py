@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -52,6 +54,13 @@ class PortInUse(FailedPrecondition):
     fields: tuple[str, ...] = ("address",)
 
 
+class CertificateUnusable(FailedPrecondition):
+    """The TLS certificate or its key cannot be read: {problem}"""
+
+    reason = "CERTIFICATE_UNUSABLE"
+    fields: tuple[str, ...] = ("problem",)
+
+
 class GrpcServer:
     """Binds at once, so that the port is known before the services are built; serves after `start`."""
 
@@ -67,11 +76,26 @@ class GrpcServer:
             self.port = self.inner.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
             raise PortInUse(f"{host}:{port}") from None
+        self._host = host
+        #: Port for native clients over TLS; 0 without a certificate.
+        self.tls_port = 0
         #: Where this process itself, and others on this machine, reach the server.
         self.address = f"{_WILDCARDS.get(host, host)}:{self.port}"
         self._health = HealthServicer()
         self._names: list[str] = []
         self._serving: dict[str, bool] = {}
+
+    def add_tls(self, port: int, certificate: Path, key: Path) -> None:
+        """Serve over TLS too, beside the plain port. Raises `PortInUse`, `CertificateUnusable`."""
+        try:
+            pair = (key.read_bytes(), certificate.read_bytes())
+        except OSError as error:
+            raise CertificateUnusable(str(error)) from None
+        credentials = grpc.ssl_server_credentials([pair])
+        try:
+            self.tls_port = self.inner.add_secure_port(f"{self._host}:{port}", credentials)
+        except RuntimeError:
+            raise PortInUse(f"{self._host}:{port}") from None
 
     def announce(self, names: Sequence[str], parts: Sequence[str] = ()) -> None:
         """Declare services by full name, and the parts of them whose health is told apart.

@@ -53,6 +53,14 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of this process's gRPC server behind the gateway; 0 picks one.",
     )
+    tls_port: int = Field(
+        default=0, ge=0, le=65535, description="Port for native clients over TLS; 0 picks one."
+    )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="Certificate chain (PEM): native clients may then call this process directly.",
+    )
+    tls_key: Path | None = Field(default=None, description="Private key (PEM) of `tls_certificate`.")
     workers: int = Field(default=2, ge=0, le=256, description="Encoder worker processes `kino up` starts.")
     worker_id: str = Field(
         default="",
