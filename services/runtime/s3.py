@@ -45,6 +45,8 @@ _REPEATABLE = frozenset(
     {
         *("SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "TooManyRequests"),
         *("XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody", "InvalidDigest"),
+        # Versity while it makes or removes the folder; none of our names is another's.
+        *("ExistingObjectIsDirectory", "ObjectParentIsFile"),
     }
 )
 #: Errors that may come after a 200 was sent, by the status they have otherwise.
