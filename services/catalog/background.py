@@ -24,12 +24,17 @@ IndexTitles = Callable[[search_pb2.IndexTitlesRequest], Awaitable[search_pb2.Ind
 _BATCH = 50
 _FIRST_WAIT_S = 0.2
 _MAX_WAIT_S = 30.0
+#: What a node left behind that was killed before it sent is sent by another within this time.
+_LOOK_EVERY_S = 5.0
 #: A sweep is never waited for longer, so that a clock that is set forward is noticed.
 _SWEEP_WAIT_S = 60.0
 
 
 class Outbox:
-    """Sends changed titles to the search index: at least once, each title's versions in order."""
+    """Sends changed titles to the search index: at least once, each title's versions in order.
+
+    Nodes on one database may send the same title at once: the index keeps the newer version.
+    """
 
     def __init__(self, catalog: Catalog, index_titles: IndexTitles, wake: asyncio.Event) -> None:
         """`wake` is set after every change."""
@@ -51,7 +56,8 @@ class Outbox:
                 wait_s = min(wait_s * 2, _MAX_WAIT_S)
                 continue
             wait_s = _FIRST_WAIT_S
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_EVERY_S)
 
     async def send_some(self) -> bool:
         """Send what has waited longest; False when there was nothing."""

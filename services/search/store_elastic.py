@@ -101,6 +101,20 @@ class State:
     whole: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a look at the engine found."""
+
+    #: Major version of the oldest node.
+    oldest_version: int
+    #: Titles in the answering index; None when there is none, or it can't be counted.
+    title_count: int | None
+    #: Whether that index was built to its end.
+    whole: bool
+    #: Health of that index: `green`, `yellow` (a copy is missing) or `red`; empty when there is none.
+    status: str
+
+
 class ElasticIndex:
     """A `TitleIndex` on Elasticsearch."""
 
@@ -228,6 +242,21 @@ class ElasticIndex:
         if others or meta is None or not self._generation.fullmatch(name):
             raise ForeignIndex(name)
         return State(answering=name, whole=meta == _meta(built=True)["kino"])
+
+    async def examine(self) -> Seen:
+        """Look at server and index, and change nothing. Raises what keeps Kino from using them."""
+        with _typed():
+            nodes = await self._asked().nodes.info(filter_path="nodes.*.version")
+        versions = [int(node["version"].split(".")[0]) for node in nodes["nodes"].values()]
+        state, count, status = await self.state(), None, ""
+        if state.answering is not None:
+            with _typed():
+                health = await self._asked().cluster.health(index=state.answering)
+                status = str(health["status"])
+                if status != "red":
+                    alive = {"term": {"deleted": False}}
+                    count = (await self._asked().count(index=state.answering, query=alive))["count"]
+        return Seen(oldest_version=min(versions), title_count=count, whole=state.whole, status=status)
 
     async def _damaged(self, index: str) -> bool:
         """Whether the server has given the index's data up: every copy is missing or corrupt."""
