@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any
 
 import grpc.aio
 import typer
@@ -39,7 +40,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     jobs = typer.Typer(no_args_is_help=True, help="Encoding jobs and workers.")
     jobs.command("list")(list_jobs)
-    for command in (watch, explain, cancel, workers, verify):
+    for command in (watch, explain, cancel, pause, resume, retry, prioritize, workers, verify):
         jobs.command()(command)
     app.add_typer(jobs, name="jobs")
 
@@ -180,6 +181,54 @@ def cancel(context: typer.Context, job: Annotated[str, typer.Argument(help="`job
         async with connect(state.url) as kino:
             answer = await _stub(kino).CancelJob(scheduler_pb2.CancelJobRequest(name=job))
             state.output.facts({"job": answer.job.name, "state": _state(answer.job)})
+
+    run(work)
+
+
+def pause(context: typer.Context, job: Annotated[str, typer.Argument(help="`jobs/…`")]) -> None:
+    """Pause a job: what runs is finished, nothing more is begun."""
+    _steer(context, lambda stub: stub.PauseJob(scheduler_pb2.PauseJobRequest(name=job)))
+
+
+def resume(context: typer.Context, job: Annotated[str, typer.Argument(help="`jobs/…`")]) -> None:
+    """Go on with a paused job."""
+    _steer(context, lambda stub: stub.ResumeJob(scheduler_pb2.ResumeJobRequest(name=job)))
+
+
+def retry(context: typer.Context, job: Annotated[str, typer.Argument(help="`jobs/…`")]) -> None:
+    """Try again what of a failed or cancelled job isn't done."""
+    _steer(context, lambda stub: stub.RetryJob(scheduler_pb2.RetryJobRequest(name=job)))
+
+
+class Priority(enum.StrEnum):
+    """Which jobs go first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    URGENT = "urgent"
+
+
+def prioritize(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="`jobs/…`")],
+    priority: Annotated[Priority, typer.Argument(help="urgent: for operators only")],
+) -> None:
+    """Let a job go before others, or after them; none starves."""
+    value = Job.Priority.Value(f"PRIORITY_{priority.name}")
+    request = scheduler_pb2.PrioritizeJobRequest(name=job, priority=value)
+    _steer(context, lambda stub: stub.PrioritizeJob(request))
+
+
+def _steer(
+    context: typer.Context, call: Callable[[scheduler_pb2_grpc.SchedulerServiceStub], Awaitable[Any]]
+) -> None:
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            answer = await call(_stub(kino))
+            priority = Job.Priority.Name(answer.job.priority).removeprefix("PRIORITY_").lower()
+            state.output.facts({"job": answer.job.name, "state": _state(answer.job), "priority": priority})
 
     run(work)
 

@@ -141,7 +141,9 @@ class Title:
             raise MediaExists(self.title_id, self.job)
 
     def begun(self, now: datetime, job: str, duration_ns: int | None) -> Title:
-        """With a job and, once known, its length. Another job begins anew."""
+        """With a job and, once known, its length. Another job begins anew; a failed one goes on."""
+        if job == self.job and self.error is not None:
+            return self.changed(now, error=None, duration_ns=duration_ns)
         if job != self.job:
             cleared = {"error": None, "playable_time": None, "complete_time": None}
             return self.changed(now, job=job, duration_ns=duration_ns, **cleared)

@@ -201,8 +201,7 @@ class Catalog:
             title.check_free(job)
             if media is None or media.job != job:
                 media = self._replace_media(session, title_id, media, job)
-            if job != title.job or title.error is None:
-                media = _fill(session, media, frames, renditions)
+            media = _fill(session, media, frames, renditions)
             new = title.begun(self._clock.now(), job, media.duration_ns)
             if new is not title:
                 session.save_title(new)

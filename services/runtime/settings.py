@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         description="Executor of workflows: its own for each scheduler that runs, kept over a restart. "
         "A second process with the same id waits as its standby.",
     )
+    tasks_per_user: int = Field(
+        default=0,
+        ge=0,
+        description="Encoding tasks of one user's jobs that run at the same time; 0: any number.",
+    )
     objects_dir: Path | None = Field(
         default=None, description="Folder of the object store; default: `objects` in the data folder."
     )

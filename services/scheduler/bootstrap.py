@@ -30,10 +30,10 @@ async def build(context: Context) -> ServiceApp:
     store, signals, clock = SqlStore(database), _signals(context), context.clock
     catalog = context.channels.stub(CatalogServiceStub)
     publisher = SegmentPublisher(store, signals, catalog, context.objects, clock)
-    dispatcher = Dispatcher(store, signals, publisher, clock)
+    dispatcher = Dispatcher(store, signals, publisher, clock, context.settings.tasks_per_user)
     services = Services(catalog=catalog, preprocessor=context.channels.stub(PreprocessorServiceStub))
     pipeline = Pipeline(store, signals, dispatcher, publisher, services, clock)
-    executor = _executor(context, store, pipeline)
+    executor = _executor(context, store, pipeline, publisher)
     jobs = Jobs(store, signals, dispatcher, clock, executor.wake)
     publisher.on_ended = jobs.ended
     signals.on_heard = dispatcher.wake
@@ -63,7 +63,7 @@ def _signals(context: Context) -> Signals:
     return PostgresSignals(context.settings.database_url("scheduler"), database)
 
 
-def _executor(context: Context, store: SqlStore, pipeline: Pipeline) -> Executor:
+def _executor(context: Context, store: SqlStore, pipeline: Pipeline, publisher: SegmentPublisher) -> Executor:
     settings = context.settings
     url = settings.database_url("workflows")
 
@@ -73,4 +73,11 @@ def _executor(context: Context, store: SqlStore, pipeline: Pipeline) -> Executor
         engine: Engine = workflow.WorkflowEngine(url, settings.scheduler_id, pipeline)
         return engine
 
-    return Executor(settings.scheduler_id, locks_of(url, settings.data_dir / "sql"), store, make_engine)
+    return Executor(
+        settings.scheduler_id,
+        locks_of(url, settings.data_dir / "sql"),
+        store,
+        context.clock,
+        make_engine,
+        publisher.collect_orphans,
+    )

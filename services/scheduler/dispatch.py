@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
@@ -23,6 +24,7 @@ from services.scheduler.model import (
     MAX_COMMAND_CHARS,
     MAX_LINE_CHARS,
     MAX_STDERR_LINES,
+    OVERDUE_FACTOR,
     STALL,
     WORKER_CODES,
     Attempt,
@@ -33,6 +35,7 @@ from services.scheduler.model import (
     TaskState,
     choose,
     is_fair,
+    overdue_after,
 )
 from services.scheduler.sessions import Held, Session, Settled, Stop
 from services.scheduler.signals import Signals
@@ -61,7 +64,15 @@ class Publisher(Protocol):
 class Dispatcher:
     """Gives tasks to workers and takes them back."""
 
-    def __init__(self, store: Store, signals: Signals, publisher: Publisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        signals: Signals,
+        publisher: Publisher,
+        clock: Clock,
+        most_per_owner: int = 0,
+    ) -> None:
+        """`most_per_owner`: tasks of one owner's jobs that may run at a time, 0 for any number."""
         self._store = store
         self._signals = signals
         self._publisher = publisher
@@ -72,6 +83,10 @@ class Dispatcher:
         self._virtual = 0
         self._turn = 0
         self._closing = False
+        self._most_per_owner = most_per_owner
+        #: Measured µs for each frame by need, and what was measured since that was stored.
+        self._costs: dict[str, float] = {}
+        self._measured: dict[str, list[float]] = {}
         self._renew_at = 0.0
         #: No lease is taken back before: while nobody could renew them, all seem to have ended.
         self._lenient_until = 0.0
@@ -82,6 +97,7 @@ class Dispatcher:
         for lease in await self._store.take_publications(self._clock.now(), all_=True):
             self._publisher.done(lease)
         self._virtual = min(await self._store.served(), default=0)
+        self._costs = await self._store.costs()
         self.wake()
 
     async def run(self) -> None:
@@ -107,7 +123,7 @@ class Dispatcher:
             _log.warning("can't give out tasks", problem=error.message)
             self._be_lenient()
             return _TICK_S
-        if due is not None or any(session.held for session in self._sessions.values()):
+        if due is not None or self._measured or self._held():
             return _TICK_S
         return self._signals.bound_s
 
@@ -198,10 +214,12 @@ class Dispatcher:
         publishes: bool,
     ) -> None:
         """A task is done: its result is stored if the lease still holds."""
-        self._heard(session, lease)
+        holding = self._heard(session, lease)
         state = TaskState.PUBLISHING if publishes else TaskState.SUCCEEDED
         command = command[:MAX_COMMAND_CHARS]
         accepted = await self._store.complete(lease, state, result, command, self._clock.now())
+        if accepted and holding is not None:
+            self._measure(holding)
         if accepted and publishes:
             self._publisher.done(lease)
         elif not accepted:
@@ -222,7 +240,11 @@ class Dispatcher:
         now = self._clock.monotonic()
         for holding in self._held():
             if now - holding.moved >= STALL.total_seconds():
-                await self._stall(holding)
+                await self._halt(holding, "TASK_STALLED", f"no progress for {STALL.total_seconds():.0f} s")
+            elif now >= self._overdue_at(holding):
+                seconds = f"{now - holding.begun:.0f} s"
+                why = f"not done after {seconds}, over {OVERDUE_FACTOR} times what such a task takes"
+                await self._halt(holding, "TASK_OVERDUE", why)
         if now >= self._renew_at:
             await self._renew()
         if now >= self._lenient_until:
@@ -256,7 +278,9 @@ class Dispatcher:
             or Held(
                 lease=task.lease,
                 until=monotonic + (task.expire - now).total_seconds(),
+                begun=monotonic,
                 moved=monotonic,
+                need=task.need,
                 frames=task.frames,
                 progress=task.progress,
             )
@@ -275,14 +299,19 @@ class Dispatcher:
             return picked[0]
 
         task = await self._store.assign(
-            session.needs, session.worker_id, session.session_id, self._clock.now(), pick
+            session.needs,
+            session.worker_id,
+            session.session_id,
+            self._clock.now(),
+            pick,
+            most_per_owner=self._most_per_owner,
         )
         if task is None:
             return False
         if is_fair(self._turn):
             self._virtual = picked[0].served
         self._turn += 1
-        self._hold(session, task, 0.0)
+        self._hold(session, task, seen_whole=True)
         session.outbox.put_nowait(task)
         self._signals.changed(task.job_id)
         return True
@@ -331,18 +360,30 @@ class Dispatcher:
         if ended.changed:
             self._say_stop(task.lease, "the lease ran out")
 
-    async def _stall(self, holding: Held) -> None:
-        seconds = f"{STALL.total_seconds():.0f}"
-        failure = Failure(
-            code=Code.DEADLINE_EXCEEDED, reason="TASK_STALLED", message=f"No progress for {seconds} s."
-        )
+    async def _halt(self, holding: Held, reason: str, why: str) -> None:
+        """Stop a task that takes too long; that counts as a failure of it."""
+        message = f"{why[0].upper()}{why[1:]}."
+        failure = Failure(code=Code.DEADLINE_EXCEEDED, reason=reason, message=message)
         await self._fail(holding.lease, failure, holding.progress)
-        self._say_stop(holding.lease, f"no progress for {seconds} s")
+        self._say_stop(holding.lease, why)
+
+    def _overdue_at(self, holding: Held) -> float:
+        after = overdue_after(holding.frames, self._costs.get(holding.need))
+        return holding.begun + after.total_seconds() if after else math.inf
+
+    def _measure(self, holding: Held) -> None:
+        """Learn from a task that is done, if this scheduler saw all of it."""
+        if holding.frames and holding.seen_whole:
+            seconds = self._clock.monotonic() - holding.begun
+            self._measured.setdefault(holding.need, []).append(seconds * 1e6 / holding.frames)
 
     async def _renew(self) -> None:
         """Tell the store what is heard here, and hear from it what others did to these leases."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         self._renew_at = monotonic + _RENEW_S
+        if self._measured:
+            measured, self._measured = self._measured, {}
+            self._costs = await self._store.learn(measured)
         if not self._sessions:
             return
         heard = [
@@ -369,14 +410,17 @@ class Dispatcher:
     def _held(self) -> list[Held]:
         return [holding for session in self._sessions.values() for holding in session.held.values()]
 
-    def _hold(self, session: Session, task: Task, progress: float) -> None:
+    def _hold(self, session: Session, task: Task, progress: float = 0.0, *, seen_whole: bool = False) -> None:
         now = self._clock.monotonic()
         session.held[task.job_id, task.task_id] = Held(
             lease=task.lease,
             until=now + LEASE.total_seconds(),
+            begun=now,
             moved=now,
+            need=task.need,
             frames=task.frames,
             progress=progress,
+            seen_whole=seen_whole,
         )
 
     def _heard(self, session: Session, lease: Lease) -> Held | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from services.runtime.errors import Code, InvalidArgument, NotFound
+from services.runtime.errors import Code, FailedPrecondition, InvalidArgument, NotFound
 
 #: How long a lease lasts without a word from the worker.
 LEASE = timedelta(seconds=20)
@@ -17,6 +17,16 @@ STALL = timedelta(seconds=120)
 MAX_FAILURES = 3
 #: Workers that may vanish with one task before it is taken for the cause; more than restarts of a fleet take.
 MAX_LOSSES = 10
+#: Tasks that may be given up before the job is, for then the source as a whole is bad.
+MAX_GIVEN_UP = 8
+#: Tasks in a row, each another, that a worker may fail before it gets none for a while.
+MAX_WORKER_FAILURES = 3
+QUARANTINE = timedelta(minutes=10)
+#: For so long after a failure another worker than the one it failed on is preferred.
+ELSEWHERE = timedelta(seconds=10)
+#: A running task is stopped when it takes so much longer than others of its kind, and as long as this.
+OVERDUE_FACTOR = 10
+OVERDUE_LEAST = timedelta(minutes=2)
 #: Chunks that start before this belong to the opening of the film.
 OPENING = timedelta(seconds=10)
 MAX_STDERR_LINES = 40
@@ -33,6 +43,20 @@ class JobNotFound(NotFound):
     """{resource} does not exist."""
 
     reason = "JOB_NOT_FOUND"
+
+
+class JobEnded(FailedPrecondition):
+    """{job} has ended: there is nothing to pause, resume or prioritise."""
+
+    reason = "JOB_ENDED"
+    fields = ("job",)
+
+
+class JobEnding(FailedPrecondition):
+    """{job} is still being cleared up: retry it in a moment."""
+
+    reason = "JOB_ENDING"
+    fields = ("job",)
 
 
 class HelloMissing(InvalidArgument):
@@ -54,6 +78,14 @@ class JobState(enum.Enum):
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return self not in (JobState.PENDING, JobState.RUNNING)
+
+
+class Urgency(enum.IntEnum):
+    """Which jobs go first, higher before lower."""
+
+    LOW = -1
+    NORMAL = 0
+    URGENT = 1
 
 
 class TaskState(enum.Enum):
@@ -82,6 +114,16 @@ class TaskKind(enum.Enum):
     ENCODE_AUDIO = "ENCODE_AUDIO"
     EXTRACT = "EXTRACT"
     TRIAL = "TRIAL"
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether nothing else of a job can be done without it."""
+        return self in (TaskKind.PROBE, TaskKind.ANALYZE)
+
+    @property
+    def dispensable(self) -> bool:
+        """Whether a title is whole without it."""
+        return self is TaskKind.TRIAL
 
     @property
     def publishes(self) -> bool:
@@ -134,6 +176,12 @@ class Job:
     highlights: bytes = b""
     #: Presented frames of the source; 0 until it is read.
     frame_count: int = 0
+    #: While true nothing more is begun.
+    paused: bool = False
+    urgency: Urgency = Urgency.NORMAL
+    #: What was expected when the opening was handed out.
+    predicted_playable: datetime | None = None
+    predicted_end: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -253,6 +301,16 @@ class Candidate:
     served: int
     #: Best priority of its waiting tasks.
     priority: int
+    urgency: Urgency = Urgency.NORMAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Tasks of a job that are not done, summed up by what they need and how soon they come."""
+
+    need: str
+    opening: bool
+    frames: int
 
 
 _TIER = 1 << 48
@@ -287,13 +345,13 @@ def choose(candidates: Sequence[Candidate], *, virtual: int, turn: int) -> Candi
 
     Start-time fair queueing (Goyal, Vin, Cheng 1996): a job's tag is the work given to it, but no less than
     the virtual time, so that one that had nothing to do earns no arrears. Of four turns three go to the
-    best tier (openings before bulk), ties to the least served; the fourth to the least served whatever its
-    tier, so that no flow of new films starves an old one.
+    most urgent, of these to the best tier (openings before bulk), ties to the least served; the fourth to
+    the least served whatever it is, so that no flow of new or urgent films starves an old one.
     """
     tagged = [replace(candidate, served=max(candidate.served, virtual)) for candidate in candidates]
     if is_fair(turn):
         return min(tagged, key=lambda c: (c.served, c.job_id))
-    return min(tagged, key=lambda c: (tier_of(c.priority), c.served, c.job_id))
+    return min(tagged, key=lambda c: (-c.urgency, tier_of(c.priority), c.served, c.job_id))
 
 
 def is_fair(turn: int) -> bool:
@@ -317,3 +375,43 @@ def in_words(task: Task, failure: Failure, attempts: int) -> Failure:
         message=message,
         metadata={**failure.metadata, "task": task.name},
     )
+
+
+def summed_up(given_up: Sequence[tuple[Task, Failure]]) -> Failure | None:
+    """Why a job has failed whose tasks, but for these, are done; None when there are none."""
+    if not given_up:
+        return None
+    task, failure = given_up[0]
+    first = in_words(task, failure, task.attempt)
+    others = len(given_up) - 1
+    more = f" So did {others} other {'part' if others == 1 else 'parts'}." if others else ""
+    return replace(first, message=f"{first.message}{more} The rest of the title is done.")
+
+
+def overdue_after(frames: int, us_per_frame: float | None) -> timedelta | None:
+    """How long a task of so many frames may run; None while nothing is known of its cost."""
+    if us_per_frame is None:
+        return None
+    return max(OVERDUE_LEAST, timedelta(microseconds=us_per_frame * max(frames, 1)) * OVERDUE_FACTOR)
+
+
+def learned(known: float | None, measured: float) -> float:
+    """A cost, once one more is measured: newer ones count more."""
+    return measured if known is None else known + (measured - known) / 8
+
+
+def predicted(
+    work: Iterable[Work], costs: Mapping[str, float], slots: int, unplanned: Mapping[str, int]
+) -> tuple[timedelta, timedelta] | None:
+    """How long until a title is playable and complete; `unplanned` are frames not handed out, by need.
+
+    None when no slot is there or a cost isn't known. It takes the slots for free of other titles.
+    """
+    work = list(work)
+    needs = {each.need for each in work} | set(unplanned)
+    if slots < 1 or not needs <= costs.keys():
+        return None
+    opening = sum(costs[each.need] * each.frames for each in work if each.opening)
+    whole = sum(costs[each.need] * each.frames for each in work)
+    whole += sum(costs[need] * frames for need, frames in unplanned.items())
+    return timedelta(microseconds=opening / slots), timedelta(microseconds=whole / slots)

@@ -27,7 +27,17 @@ from services.runtime.errors import Code, KinoError
 from services.runtime.logs import logger
 from services.scheduler import plan
 from services.scheduler.dispatch import Dispatcher
-from services.scheduler.model import Chunk, Failure, Job, JobState, TaskState
+from services.scheduler.model import (
+    LEASE,
+    Chunk,
+    Failure,
+    Job,
+    JobState,
+    TaskKind,
+    TaskState,
+    predicted,
+    summed_up,
+)
 from services.scheduler.publish import SegmentPublisher
 from services.scheduler.remote import failure_of_error, passes, patiently, through_outages
 from services.scheduler.signals import Signals
@@ -101,7 +111,9 @@ class Pipeline:
         return await through_outages(partial(self._finish, job_id))
 
     async def _finish(self, job_id: str) -> str:
-        await self._store.end_job(job_id, JobState.SUCCEEDED, None, self._clock.now())
+        failure = summed_up(await self._store.given_up(job_id))
+        state = JobState.FAILED if failure else JobState.SUCCEEDED
+        await self._store.end_job(job_id, state, failure, self._clock.now())
         self._signals.changed(job_id)
         job = await self._store.job(job_id)
         try:
@@ -182,7 +194,9 @@ class Pipeline:
         if not await self._store.add_tasks(job.job_id, [plan.trial_task(job, probe, fixed)]):
             raise _JobOver
         self._dispatcher.wake()
-        trial = encoder.TrialResult.FromString(await self._result(job, plan.TRIAL_ID))
+        result = await self._result(job, plan.TRIAL_ID)
+        trial = encoder.TrialResult.FromString(result)
+        trial.problem = trial.problem if result else "the trial encodes failed"
         request.points.extend(trial.points)
         request.problem = trial.problem
         return (await ask(request)).ladder
@@ -196,7 +210,10 @@ class Pipeline:
             preprocessor_api.PlanWindowsRequest(timeline=probe.timeline),
         )
         new = plan.chunks_of(result)
-        earlier = [chunk for chunk in await self._store.chunks(job.job_id) if chunk.number < new[0].number]
+        known = await self._store.chunks(job.job_id)
+        if known and known[-1].number > new[-1].number:
+            return  # a job that is retried has been here before, and further on
+        earlier = [chunk for chunk in known if chunk.number < new[0].number]
         grid = [*earlier, *new]
         last = window + 1 == len(windows.windows)
         if not last:
@@ -216,6 +233,8 @@ class Pipeline:
         await self._hand_out(job, probe, grid, new, highlights)
         if not last and plan.sound_due(window + 1):
             await self._add_sound(job, probe, grid, goes_on=True)
+        if window == 0:
+            await self._predict(job, sum(chunk.frame_count for chunk in new))
 
     async def _hand_out(
         self,
@@ -232,6 +251,21 @@ class Pipeline:
         if not await self._store.extend(job.job_id, new, tasks, known, order):
             raise _JobOver
         self._dispatcher.wake()
+
+    async def _predict(self, job: Job, planned_frames: int) -> None:
+        """Note when the title should be playable and complete, to be compared with when it is."""
+        now = self._clock.now()
+        slots = sum(w.slot_count for w in await self._store.workers(now - LEASE) if w.connected(now))
+        ladder = media.Ladder.FromString(job.ladder)
+        unplanned = {
+            plan.need_of(TaskKind.ENCODE_VIDEO, video.codec): job.frame_count - planned_frames
+            for video in ladder.videos
+        }
+        # Sound has no frames: it costs little, and the pictures take longer.
+        work = [each for each in await self._store.open_work(job.job_id) if each.frames]
+        found = predicted(work, await self._store.costs(), slots, unplanned)
+        if found is not None:
+            await self._store.predict(job.job_id, now + found[0], now + found[1])
 
     async def _highlights(
         self, job: Job, probe: preprocessor.ProbeResult, window: int
@@ -297,10 +331,10 @@ class Pipeline:
         await self._until(job, done)
 
     async def _result(self, job: Job, task_id: str) -> bytes:
-        """The result of a task, once it is there."""
+        """The result of a task, once it is there; empty when it was given up."""
 
         async def done() -> bool:
-            return (await self._store.task(job.job_id, task_id)).state is TaskState.SUCCEEDED
+            return (await self._store.task(job.job_id, task_id)).state.ended
 
         await self._until(job, done)
         return (await self._store.task(job.job_id, task_id)).result

@@ -13,11 +13,11 @@ from kino.scheduler.v1 import scheduler_pb2 as api
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 from services.runtime.auth import OPERATOR, principal, require_user
 from services.runtime.clock import Clock
-from services.runtime.errors import Code
+from services.runtime.errors import Code, PermissionDenied
 from services.runtime.paging import Pager, page_size
 from services.scheduler import plan, wire
 from services.scheduler.dispatch import Dispatcher
-from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease, TaskState
+from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease, TaskState, Urgency
 from services.scheduler.schema import to_us
 from services.scheduler.sessions import Session, Settled, Stop, Word
 from services.scheduler.store import RANKS, Store
@@ -101,6 +101,34 @@ class SchedulerServicer(SchedulerServiceServicer):
         """See the contract."""
         job = await self._own(request.name)
         return api.CancelJobResponse(job=await self._message(await self._jobs.cancel(job.job_id)))
+
+    async def PauseJob(self, request: api.PauseJobRequest, context: Context) -> api.PauseJobResponse:
+        """See the contract."""
+        job = await self._own(request.name)
+        job = await self._jobs.pause(job.job_id, paused=True)
+        return api.PauseJobResponse(job=await self._message(job))
+
+    async def ResumeJob(self, request: api.ResumeJobRequest, context: Context) -> api.ResumeJobResponse:
+        """See the contract."""
+        job = await self._own(request.name)
+        job = await self._jobs.pause(job.job_id, paused=False)
+        return api.ResumeJobResponse(job=await self._message(job))
+
+    async def RetryJob(self, request: api.RetryJobRequest, context: Context) -> api.RetryJobResponse:
+        """See the contract."""
+        job = await self._own(request.name)
+        return api.RetryJobResponse(job=await self._message(await self._jobs.retry(job.job_id)))
+
+    async def PrioritizeJob(
+        self, request: api.PrioritizeJobRequest, context: Context
+    ) -> api.PrioritizeJobResponse:
+        """See the contract."""
+        job = await self._own(request.name)
+        urgency = wire.urgency_of(request.priority)
+        if urgency > Urgency.NORMAL and not principal().has_role(OPERATOR):
+            raise PermissionDenied()
+        job = await self._jobs.prioritize(job.job_id, urgency)
+        return api.PrioritizeJobResponse(job=await self._message(job))
 
     async def ExplainJob(self, request: api.ExplainJobRequest, context: Context) -> api.ExplainJobResponse:
         """See the contract."""

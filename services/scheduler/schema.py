@@ -9,7 +9,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.runtime.errors import Code
-from services.scheduler.model import Attempt, Chunk, Failure, Job, JobState, Task, TaskKind, TaskState
+from services.scheduler.model import (
+    Attempt,
+    Chunk,
+    Failure,
+    Job,
+    JobState,
+    Task,
+    TaskKind,
+    TaskState,
+    Urgency,
+)
 from services.scheduler.store import KnownWorker
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,8 +35,11 @@ _INT: Any = sa.BigInteger
 JOBS = _table(
     "jobs", "job_id", "title", "owner", "source", "given", "state", "failure", "create_time_us",
     "playable_time_us", "end_time_us", "probe", "ladder", "highlights", "frame_count", "served", "closed",
+    "paused", "urgency", "run", "swept", "predicted_playable_us", "predicted_end_us",
     source=_BLOB, given=_BLOB, probe=_BLOB, ladder=_BLOB, highlights=_BLOB, create_time_us=_INT,
     playable_time_us=_INT, end_time_us=_INT, frame_count=_INT, served=_INT, closed=sa.Boolean,
+    paused=sa.Boolean, urgency=_INT, run=_INT, swept=sa.Boolean, predicted_playable_us=_INT,
+    predicted_end_us=_INT,
 )  # fmt: skip
 TASKS = _table(
     "tasks", "job_id", "task_id", "kind", "need", "priority", "frames", "chunk", "summary", "state", "rank",
@@ -46,9 +59,11 @@ CHUNKS = _table(
 )  # fmt: skip
 SEGMENTS = _table("segments", "job_id", "rendition_id", "number", "object_key", number=_INT)
 WORKERS = _table(
-    "workers", "worker_id", "capabilities", "slot_count", "last_seen_us", "session",
-    capabilities=_BLOB, slot_count=_INT, last_seen_us=_INT,
+    "workers", "worker_id", "capabilities", "slot_count", "last_seen_us", "session", "failures",
+    "failed_task", "quarantine_us",
+    capabilities=_BLOB, slot_count=_INT, last_seen_us=_INT, failures=_INT, quarantine_us=_INT,
 )  # fmt: skip
+COSTS = _table("costs", "need", "us_per_frame", us_per_frame=sa.Float)
 #: The columns of a task without the two large ones.
 LIGHT = [column for column in TASKS.c if column.name not in ("spec", "result")]
 
@@ -99,6 +114,10 @@ def job_of(row: Any) -> Job:
         ladder=row.ladder,
         highlights=row.highlights,
         frame_count=row.frame_count,
+        paused=row.paused,
+        urgency=Urgency(row.urgency),
+        predicted_playable=_optional(row.predicted_playable_us),
+        predicted_end=_optional(row.predicted_end_us),
     )
 
 
@@ -150,6 +169,7 @@ def worker_of(row: Any) -> KnownWorker:
         slot_count=row.slot_count,
         last_seen=from_us(row.last_seen_us),
         session=row.session,
+        quarantine_end=from_us(row.quarantine_us),
     )
 
 

@@ -36,11 +36,16 @@ class Held:
     lease: Lease
     #: When it ends without a word, by the monotonic clock.
     until: float
+    #: Since when this process knows of it.
+    begun: float
     #: When the progress last changed.
     moved: float
+    need: str
     #: Frames of the task.
     frames: int = 0
     progress: float = 0.0
+    #: It began here.
+    seen_whole: bool = False
 
 
 @dataclass(kw_only=True)

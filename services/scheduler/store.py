@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from services.scheduler.model import (
@@ -19,7 +19,11 @@ from services.scheduler.model import (
     NewTask,
     Task,
     TaskState,
+    Urgency,
+    Work,
 )
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class Counts:
 
     tasks: int = 0
     done: int = 0
+    #: Given up.
+    failed: int = 0
     #: Planned segments, the same for all renditions.
     planned: int = 0
     #: Frames encoded and stored, by need (`ENCODE_VIDEO/1`).
@@ -60,6 +66,8 @@ class KnownWorker:
     last_seen: datetime
     #: Id of its open stream, at whichever scheduler; empty when it has none.
     session: str = ""
+    #: It gets no tasks before.
+    quarantine_end: datetime = _EPOCH
 
     def connected(self, now: datetime) -> bool:
         """Whether its stream is open, as far as is stored: a scheduler that is gone says nothing any more."""
@@ -98,8 +106,41 @@ class Store(Protocol):
     async def jobs(self, owner: str | None, after: str, limit: int) -> list[Job]:
         """Newest first, from the one after `after` (`<create time µs>/<id>`, empty: from the first)."""
 
-    async def unfinished_jobs(self) -> list[str]:
-        """Ids of jobs whose workflow has not closed them."""
+    async def unfinished_jobs(self) -> list[tuple[str, int]]:
+        """Id and run of jobs whose workflow has not closed them; the run rises when a job is retried."""
+
+    async def pause_job(self, job_id: str, *, paused: bool) -> Job:
+        """Pause or resume a job. Raises `JobNotFound`, `JobEnded`."""
+
+    async def prioritize_job(self, job_id: str, urgency: Urgency) -> Job:
+        """Prefer a job or put it off. Raises `JobNotFound`, `JobEnded`."""
+
+    async def retry_job(self, job_id: str) -> Job:
+        """A failed or cancelled job begins again: what of it isn't done waits anew, with fresh attempts.
+
+        Another one stays as it is. Raises `JobNotFound`, `JobEnding` before its workflow has closed it.
+        """
+
+    async def given_up(self, job_id: str) -> list[tuple[Task, Failure]]:
+        """Tasks that failed and are missed, without spec and result, with why the last attempt failed."""
+
+    async def open_work(self, job_id: str) -> list[Work]:
+        """What of the job's tasks is not done."""
+
+    async def predict(self, job_id: str, playable: datetime, end: datetime) -> None:
+        """Store the first prediction; a later one changes nothing."""
+
+    async def costs(self) -> dict[str, float]:
+        """Measured µs for each frame, by need."""
+
+    async def learn(self, measured: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Take measured costs (µs for each frame) into account; all there are now."""
+
+    async def unswept_jobs(self, before: datetime) -> list[str]:
+        """Jobs closed and ended before then that were not swept since."""
+
+    async def swept(self, job_id: str) -> None:
+        """What was written after the job's end is removed."""
 
     async def start_job(self, job_id: str) -> bool:
         """PENDING becomes RUNNING. False when the job has ended."""
@@ -169,10 +210,13 @@ class Store(Protocol):
         session: str,
         now: datetime,
         pick: Callable[[Sequence[Candidate]], Candidate],
+        *,
+        most_per_owner: int = 0,
     ) -> Task | None:
         """Give the worker the best waiting task of the job that `pick` chooses, with a higher fence.
 
-        None when no waiting task is among its `needs`, or when `session` is no longer its stream.
+        `most_per_owner`: running tasks that one owner's jobs may have, 0 for any number. None when nothing
+        waits that it may do, when it is in quarantine, or when `session` is no longer its stream.
         """
 
     async def expired(self, now: datetime) -> list[Task]:
@@ -219,10 +263,11 @@ class Store(Protocol):
         final: bool,
         expired: bool = False,
     ) -> Ended:
-        """Note a failed attempt: the task waits again, or, when it is used up, fails and its job with it.
+        """Note a failed attempt: the task waits again, or, when it is used up, is given up.
 
-        `counts`: a failing of the task, else of its worker. `expired`: only if its lease has ended, else
-        nothing changes. `attempt` brings command, error lines, failure, progress.
+        The job ends with it when nothing can go on without it, or when too many are given up. `counts`: a
+        failing of the task, else of its worker. `expired`: only if its lease has ended, else nothing changes.
+        `attempt` brings command, error lines, failure, progress.
         """
 
     async def fail_publication(self, job_id: str, task_id: str, failure: Failure, now: datetime) -> Ended:

@@ -12,9 +12,13 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from services.runtime.sql import Database
 from services.scheduler.model import (
+    ELSEWHERE,
     LEASE,
     MAX_FAILURES,
+    MAX_GIVEN_UP,
     MAX_LOSSES,
+    MAX_WORKER_FAILURES,
+    QUARANTINE,
     Attempt,
     Candidate,
     Failure,
@@ -22,6 +26,7 @@ from services.scheduler.model import (
     Lease,
     Task,
     TaskState,
+    Urgency,
     in_words,
     retry_delay,
 )
@@ -45,7 +50,7 @@ from services.scheduler.statements import (
     set_task,
     take_lease,
 )
-from services.scheduler.store import Ended, Heard, KnownWorker, Missed
+from services.scheduler.store import RANKS, Ended, Heard, KnownWorker, Missed
 
 _LIVE = (JobState.PENDING.value, JobState.RUNNING.value)
 _RUNNING = TASKS.c.state == TaskState.RUNNING.value
@@ -119,32 +124,27 @@ class SqlLeases:
         session: str,
         now: datetime,
         pick: Callable[[Sequence[Candidate]], Candidate],
+        *,
+        most_per_owner: int = 0,
     ) -> Task | None:
         """See `Store.assign`."""
-        ready = and_(_WAITING, TASKS.c.not_before_us <= to_us(now))
-        best = _best_priorities(sorted(needs), ready)
+        failed_here = and_(
+            TASKS.c.worker == worker, TASKS.c.failures > 0, TASKS.c.not_before_us > to_us(now - ELSEWHERE)
+        )
+        ready = and_(_WAITING, TASKS.c.not_before_us <= to_us(now), ~failed_here)
 
         def run(conn: Connection) -> Task | None:
-            stream = select(WORKERS.c.session).where(WORKERS.c.worker_id == worker)
-            if conn.execute(stream).scalar() != session:
+            if not _may_work(conn, worker, session, now):
                 return None
-            found = {
-                row.job_id: (row.served, min(waiting))
-                for row in conn.execute(best)
-                if (waiting := [value for value in row[2:] if value is not None])
-            }
-            if not found:
+            candidates = _candidates(conn, sorted(needs), ready, most_per_owner)
+            if not candidates:
                 return None
-            chosen = pick(
-                [
-                    Candidate(job_id=job_id, served=served, priority=priority)
-                    for job_id, (served, priority) in found.items()
-                ]
-            )
+            chosen = pick(candidates)
+            [priority] = [c.priority for c in candidates if c.job_id == chosen.job_id]
             first = (
                 select(TASKS)
                 .where(ready, TASKS.c.need.in_(needs), TASKS.c.job_id == chosen.job_id)
-                .where(TASKS.c.priority == found[chosen.job_id][1])
+                .where(TASKS.c.priority == priority)
                 .order_by(TASKS.c.task_id)
                 .limit(1)
             )
@@ -205,6 +205,8 @@ class SqlLeases:
             until = to_us(now + LEASE)
             set_task(conn, lease.job_id, lease.task_id, state, result=result, expire_us=until)
             end_attempt(conn, lease, now, command=command, progress=1.0)
+            well = WORKERS.c.worker_id == lease.worker, WORKERS.c.failures > 0
+            conn.execute(update(WORKERS).where(*well).values(failures=0))
             return True
 
         return await self._db.write(run)
@@ -239,8 +241,12 @@ class SqlLeases:
                 stderr_lines=json.dumps(attempt.stderr_lines), failure=failure_text(attempt.failure),
             )  # fmt: skip
             failures, losses = task.failures + int(counts), task.losses + int(not counts)
+            if counts and not final:
+                _note_failure(conn, lease, now)
             if final or failures >= MAX_FAILURES or losses >= MAX_LOSSES:
                 set_task(conn, task.job_id, task.task_id, TaskState.FAILED, failures=failures, losses=losses)
+                if not task.kind.leads_on and _failed_tasks(conn, task.job_id) < MAX_GIVEN_UP:
+                    return Ended(changed=True)
                 told = in_words(task, attempt.failure, task.attempt)
                 return replace(finish_job(conn, task.job_id, JobState.FAILED, told, now), changed=True)
             retry_at = now + retry_delay(failures, losses, counts=counts)
@@ -268,6 +274,29 @@ class SqlLeases:
         """See `Store.workers`."""
         query = select(WORKERS).where(WORKERS.c.last_seen_us >= to_us(since)).order_by(WORKERS.c.worker_id)
         return await self._db.read(lambda conn: [worker_of(row) for row in conn.execute(query)])
+
+
+def _may_work(conn: Connection, worker: str, session: str, now: datetime) -> bool:
+    query = select(WORKERS.c.session, WORKERS.c.quarantine_us).where(WORKERS.c.worker_id == worker)
+    row = conn.execute(query).first()
+    return row is not None and row.session == session and row.quarantine_us <= to_us(now)
+
+
+def _note_failure(conn: Connection, lease: Lease, now: datetime) -> None:
+    """Count the failures of a worker; one task that fails again and again is no sign against it."""
+    known = WORKERS.c.worker_id == lease.worker
+    row = conn.execute(select(WORKERS.c.failures, WORKERS.c.failed_task).where(known)).first()
+    if row is None or row.failed_task == lease.task:
+        return
+    values: dict[str, Any] = {"failures": row.failures + 1, "failed_task": lease.task}
+    if row.failures + 1 >= MAX_WORKER_FAILURES:
+        values |= {"failures": 0, "quarantine_us": to_us(now + QUARANTINE)}
+    conn.execute(update(WORKERS).where(known).values(**values))
+
+
+def _failed_tasks(conn: Connection, job_id: str) -> int:
+    failed = TASKS.c.rank == RANKS[TaskState.FAILED]
+    return int(conn.execute(select(func.count()).where(TASKS.c.job_id == job_id, failed)).scalar_one())
 
 
 _SEE_WORKER = (
@@ -298,10 +327,11 @@ def _tasks(conn: Connection, *conditions: Any) -> list[Task]:
     return [task_of(row) for row in conn.execute(query)]
 
 
-def _best_priorities(needs: Sequence[str], ready: Any) -> Any:
-    """For each job that runs: its id, the work it was given, and for each need the best waiting priority.
+def _candidates(conn: Connection, needs: Sequence[str], ready: Any, most_per_owner: int) -> list[Candidate]:
+    """The jobs with a waiting task that needs one of these.
 
-    One step into an index for each; a minimum over all waiting tasks would cost more the longer a film is.
+    One step into an index for each job and need; a minimum over all waiting tasks would cost more the longer
+    a film is.
     """
     firsts = [
         select(TASKS.c.priority)
@@ -312,4 +342,24 @@ def _best_priorities(needs: Sequence[str], ready: Any) -> Any:
         .scalar_subquery()
         for need in needs
     ]
-    return select(JOBS.c.job_id, JOBS.c.served, *firsts).where(JOBS.c.state == JobState.RUNNING.value)
+    query = select(JOBS.c.job_id, JOBS.c.served, JOBS.c.urgency, JOBS.c.owner, *firsts).where(
+        JOBS.c.state == JobState.RUNNING.value, ~JOBS.c.paused
+    )
+    full = _owners_with(conn, most_per_owner) if most_per_owner else set()
+    return [
+        Candidate(job_id=row.job_id, served=row.served, priority=min(waiting), urgency=Urgency(row.urgency))
+        for row in conn.execute(query)
+        if row.owner not in full and (waiting := [value for value in row[4:] if value is not None])
+    ]
+
+
+def _owners_with(conn: Connection, running: int) -> set[str]:
+    """Those whose jobs have so many running tasks."""
+    query = (
+        select(JOBS.c.owner)
+        .join(TASKS, TASKS.c.job_id == JOBS.c.job_id)
+        .where(_RUNNING)
+        .group_by(JOBS.c.owner)
+        .having(func.count() >= running)
+    )
+    return set(conn.execute(query).scalars())

@@ -40,10 +40,11 @@ from services.scheduler.statements import (
     set_job,
 )
 from services.scheduler.store import RANKS, Counts, Ended
+from services.scheduler.store_control import SqlControl
 from services.scheduler.store_leases import SqlLeases
 
 
-class SqlStore(SqlLeases):
+class SqlStore(SqlControl, SqlLeases):
     """See `services.scheduler.store.Store`."""
 
     async def create_job(self, job: Job) -> Job:
@@ -68,6 +69,10 @@ class SqlStore(SqlLeases):
                     frame_count=0,
                     served=0,
                     closed=False,
+                    paused=False,
+                    urgency=job.urgency,
+                    run=0,
+                    swept=False,
                 )
             )
             return replace(job, highlights=job.given)
@@ -88,10 +93,10 @@ class SqlStore(SqlLeases):
             query = query.where(tuple_(JOBS.c.create_time_us, JOBS.c.job_id) < (int(created), job_id))
         return await self._db.read(lambda conn: [job_of(row) for row in conn.execute(query)])
 
-    async def unfinished_jobs(self) -> list[str]:
+    async def unfinished_jobs(self) -> list[tuple[str, int]]:
         """See `Store.unfinished_jobs`."""
-        query = select(JOBS.c.job_id).where(~JOBS.c.closed).order_by(JOBS.c.create_time_us)
-        return await self._db.read(lambda conn: list(conn.execute(query).scalars()))
+        query = select(JOBS.c.job_id, JOBS.c.run).where(~JOBS.c.closed).order_by(JOBS.c.create_time_us)
+        return await self._db.read(lambda conn: [(row.job_id, row.run) for row in conn.execute(query)])
 
     async def start_job(self, job_id: str) -> bool:
         """See `Store.start_job`."""
@@ -206,6 +211,7 @@ class SqlStore(SqlLeases):
             return Counts(
                 tasks=sum(row.n for row in tasks),
                 done=sum(row.n for row in done if row.state == TaskState.SUCCEEDED.value),
+                failed=sum(row.n for row in tasks if row.state == TaskState.FAILED.value),
                 planned=int(planned.scalar_one()),
                 frames=frames,
                 published={row.rendition_id: row.n for row in published},

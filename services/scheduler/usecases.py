@@ -8,7 +8,7 @@ from datetime import timedelta
 from services.runtime.clock import Clock
 from services.runtime.errors import Unavailable
 from services.scheduler.dispatch import Dispatcher
-from services.scheduler.model import Attempt, Job, JobState, Task, TaskState
+from services.scheduler.model import Attempt, Job, JobState, Task, TaskState, Urgency
 from services.scheduler.signals import Signals
 from services.scheduler.store import Counts, Ended, KnownWorker, Store
 
@@ -58,6 +58,25 @@ class Jobs:
         self.ended(await self._store.end_job(job_id, JobState.CANCELED, None, self._clock.now()))
         self._signals.changed(job_id)
         return await self._store.job(job_id)
+
+    async def pause(self, job_id: str, *, paused: bool) -> Job:
+        """Begin nothing more of a job, or go on with it. Raises `JobEnded`."""
+        return self._steered(await self._store.pause_job(job_id, paused=paused))
+
+    async def prioritize(self, job_id: str, urgency: Urgency) -> Job:
+        """Prefer a job or put it off. Raises `JobEnded`."""
+        return self._steered(await self._store.prioritize_job(job_id, urgency))
+
+    async def retry(self, job_id: str) -> Job:
+        """Try again what of a failed or cancelled job isn't done. Raises `JobEnding`."""
+        job = self._steered(await self._store.retry_job(job_id))
+        self._start()
+        return job
+
+    def _steered(self, job: Job) -> Job:
+        self._signals.changed(job.job_id)
+        self._dispatcher.wake()
+        return job
 
     def ended(self, ended: Ended) -> None:
         """Stop the workers of a job that has ended."""

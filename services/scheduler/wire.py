@@ -17,7 +17,18 @@ from services.runtime.names import parse
 from services.runtime.status import status_of
 from services.runtime.wire import timestamp_or_none
 from services.scheduler import plan
-from services.scheduler.model import LEASE, Attempt, Failure, Job, JobState, Lease, Task, TaskKind, TaskState
+from services.scheduler.model import (
+    LEASE,
+    Attempt,
+    Failure,
+    Job,
+    JobState,
+    Lease,
+    Task,
+    TaskKind,
+    TaskState,
+    Urgency,
+)
 from services.scheduler.sessions import Held
 from services.scheduler.store import Counts, KnownWorker
 
@@ -31,6 +42,13 @@ _STATES = {
     TaskState.SUCCEEDED: scheduler.TaskExplanation.STATE_SUCCEEDED,
     TaskState.FAILED: scheduler.TaskExplanation.STATE_FAILED,
     TaskState.CANCELED: scheduler.TaskExplanation.STATE_CANCELED,
+}
+
+
+_PRIORITIES = {
+    Urgency.LOW: scheduler.Job.PRIORITY_LOW,
+    Urgency.NORMAL: scheduler.Job.PRIORITY_NORMAL,
+    Urgency.URGENT: scheduler.Job.PRIORITY_URGENT,
 }
 
 
@@ -114,7 +132,7 @@ def job_message(job: Job, counts: Counts, running: Mapping[str, Held]) -> schedu
         name=job.name,
         title=job.title,
         owner=job.owner,
-        state=scheduler.Job.State.Value(f"STATE_{job.state.value}"),
+        state=_job_state(job),
         error=status_of_failure(job.failure) if job.failure and job.state is JobState.FAILED else None,
         task_count=counts.tasks,
         done_task_count=counts.done,
@@ -126,7 +144,22 @@ def job_message(job: Job, counts: Counts, running: Mapping[str, Held]) -> schedu
         report=preprocessor.ProbeResult.FromString(job.probe).report if job.probe else None,
         highlights=scheduler.Job.FromString(job.highlights).highlights,
         ladder=media.Ladder.FromString(job.ladder) if job.ladder else None,
+        failed_task_count=counts.failed,
+        priority=_PRIORITIES[job.urgency],
+        predicted_playable_time=timestamp_or_none(job.predicted_playable),
+        predicted_end_time=timestamp_or_none(job.predicted_end),
     )
+
+
+def _job_state(job: Job) -> scheduler.Job.State.ValueType:
+    if job.paused and not job.state.ended:
+        return scheduler.Job.STATE_PAUSED
+    return scheduler.Job.State.Value(f"STATE_{job.state.value}")
+
+
+def urgency_of(priority: scheduler.Job.Priority.ValueType) -> Urgency:
+    """How urgent a priority is."""
+    return next(urgency for urgency, value in _PRIORITIES.items() if value == priority)
 
 
 def task_message(task: Task, job: Job) -> scheduler.Task:
@@ -187,19 +220,23 @@ def next_step(task: Task, left_s: float, workers: Sequence[KnownWorker], now: da
     """What happens next and when, in words; `left_s` is how long the lease of a running task lasts."""
     if task.state is TaskState.WAITING:
         able = [w for w in workers if w.connected(now) and task.need in _needs(w)]
+        well = [w for w in able if w.quarantine_end <= now]
         if task.not_before is not None and task.not_before > now:
             seconds = (task.not_before - now).total_seconds()
             return f"Tried again in {seconds:.0f} s (attempt {task.attempt + 1})."
         if not able:
             return f"Waits for a worker that can {plan.need_in_words(task.need)}: none is connected."
-        return f"Goes to the next free slot of {len(able)} workers that can {plan.need_in_words(task.need)}."
+        if not well:
+            until = min(w.quarantine_end for w in able)
+            return f"Waits until {until:%H:%M:%S} UTC: every able worker failed several tasks in a row."
+        return f"Goes to the next free slot of {len(well)} workers that can {plan.need_in_words(task.need)}."
     if task.state is TaskState.RUNNING:
         return f"Runs on workers/{task.worker}; given to another one if nothing is heard for {left_s:.0f} s."
     if task.state is TaskState.PUBLISHING:
         return "Done; its segments are being published."
     ends = {
         TaskState.SUCCEEDED: "Nothing: it is done.",
-        TaskState.FAILED: "Nothing: it was given up, and its job with it.",
+        TaskState.FAILED: "Nothing: it was given up. Retry the job to try it again.",
         TaskState.CANCELED: "Nothing: its job has ended.",
     }
     return ends[task.state]
@@ -218,6 +255,7 @@ def worker_message(known: KnownWorker, tasks: Sequence[str], now: datetime) -> s
         tasks=sorted(tasks),
         connected=known.connected(now),
         last_seen_time=timestamp_or_none(known.last_seen),
+        quarantine_end_time=timestamp_or_none(known.quarantine_end if known.quarantine_end > now else None),
     )
 
 

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 #: Recovery takes up workflows of the same version only: raise it when the order of steps changes.
 APPLICATION_VERSION = "1"
 _POOL_SIZE = 5
+_PURGED_AT_ONCE = 500
 
 
 class WorkflowEngine:
@@ -56,9 +58,9 @@ class WorkflowEngine:
             await self.close()
             raise
 
-    async def start(self, job_id: str) -> None:
-        """Start the workflow of a job; one known already, to whichever executor, goes on undisturbed."""
-        await self._there(self._start(job_id))
+    async def start(self, job_id: str, run: int) -> None:
+        """Start a job's workflow, another for each run; one known to any executor goes on undisturbed."""
+        await self._there(self._start(job_id, run))
 
     async def others(self) -> set[str]:
         """Other executors that have unfinished workflows, alive or not."""
@@ -71,6 +73,12 @@ class WorkflowEngine:
         if workflows:
             await self._there(DBOS.resume_workflows_async(workflows))
         return len(workflows)
+
+    async def purge(self, before: datetime) -> None:
+        """Forget workflows that ended before then."""
+        old = await self._there(_ended(before))
+        if old:
+            await self._there(DBOS.delete_workflows_async(old))
 
     async def close(self) -> None:
         """Stop at once, without ending the workflows: they go on after the next start."""
@@ -109,10 +117,10 @@ class WorkflowEngine:
 
         return job
 
-    async def _start(self, job_id: str) -> None:
+    async def _start(self, job_id: str, run: int) -> None:
         if self._job is None:
             raise RuntimeError("the engine isn't launched")
-        with SetWorkflowID(f"job-{job_id}"):
+        with SetWorkflowID(f"job-{job_id}.{run}" if run else f"job-{job_id}"):
             await DBOS.start_workflow_async(self._job, job_id)
 
     async def _here(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
@@ -149,6 +157,17 @@ async def _pending(executor_id: str | None) -> list[Any]:
         load_input=False,
         load_output=False,
     )
+
+
+async def _ended(before: datetime) -> list[str]:
+    found = await DBOS.list_workflows_async(
+        status=["SUCCESS", "ERROR", "CANCELLED"],
+        completed_before=before.isoformat(),
+        limit=_PURGED_AT_ONCE,
+        load_input=False,
+        load_output=False,
+    )
+    return [status.workflow_id for status in found]
 
 
 def _config(url: str, executor_id: str) -> DBOSConfig:

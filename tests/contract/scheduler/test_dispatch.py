@@ -10,6 +10,7 @@ from services.runtime.sql import Database
 from services.scheduler.dispatch import Dispatcher
 from services.scheduler.model import (
     LEASE,
+    MAX_GIVEN_UP,
     MAX_LOSSES,
     STALL,
     Failure,
@@ -22,6 +23,7 @@ from services.scheduler.model import (
     TaskState,
     Tier,
     priority,
+    summed_up,
 )
 from services.scheduler.sessions import Session, Settled, Stop, Word
 from services.scheduler.signals import Signals
@@ -30,6 +32,7 @@ from services.scheduler.store_sql import SqlStore
 
 VIDEO, AUDIO = "ENCODE_VIDEO/1", "ENCODE_AUDIO/1"
 BROKEN = Failure(code=Code.INTERNAL, reason="FFMPEG_FAILED", message="It broke.")
+SOURCE_FAULT = Failure(code=Code.INVALID_ARGUMENT, reason="SOURCE_TRUNCATED", message="It ends early.")
 
 
 @dataclass
@@ -55,12 +58,12 @@ class Desk:
     published: Published
     dispatcher: Dispatcher
 
-    async def job(self, job_id: str, *tasks: NewTask) -> None:
+    async def job(self, job_id: str, *tasks: NewTask, owner: str = "users/a") -> None:
         await self.store.create_job(
             Job(
                 job_id=job_id,
                 title="titles/t",
-                owner="users/a",
+                owner=owner,
                 source=b"",
                 given=b"",
                 create_time=self.clock.now(),
@@ -84,10 +87,10 @@ class Desk:
         return task.state, task.fence, task.failures
 
 
-async def desk(database: Database, clock: ManualClock | None = None) -> Desk:
+async def desk(database: Database, clock: ManualClock | None = None, most_per_owner: int = 0) -> Desk:
     """One scheduler's dispatcher; several may share a database and a clock."""
     store, clock, published = SqlStore(database), clock or ManualClock(), Published()
-    dispatcher = Dispatcher(store, Signals(), published, clock)
+    dispatcher = Dispatcher(store, Signals(), published, clock, most_per_owner)
     await dispatcher.recover()
     return Desk(store=store, clock=clock, published=published, dispatcher=dispatcher)
 
@@ -204,10 +207,11 @@ async def test_a_task_that_stands_still_is_stopped_and_tried_again(sql_database:
     assert said(worker) == [Stop(lease=lease(worker), reason="no progress for 120 s")]
     assert await d.state() == (TaskState.WAITING, 1, 1)
     await d.later(timedelta(seconds=1))
-    assert tasks_of(worker) == ["t0"]
+    assert tasks_of(worker) == []
+    assert tasks_of(await d.worker("another")) == ["t0"]
 
 
-async def test_three_failing_attempts_end_the_job_in_words_and_stop_its_others(
+async def test_three_failing_attempts_give_up_a_chunk_while_the_rest_goes_on(
     sql_database: Database,
 ) -> None:
     d = await desk(sql_database)
@@ -215,24 +219,43 @@ async def test_three_failing_attempts_end_the_job_in_words_and_stop_its_others(
     worker = await d.worker("w", 2)
     for fence in (1, 2, 3):
         await d.dispatcher.failed(worker, lease(worker, fence=fence), BROKEN, "ffmpeg", ["no"])
-        await d.later(timedelta(seconds=16))
         d.dispatcher.progress(worker, lease(worker, "t1"), fence / 10)
-    job = await d.store.job("j")
-    assert (job.state, job.failure and job.failure.message) == (
-        JobState.FAILED,
-        "Encoding chunk 0 failed after 3 attempts: It broke.",
+        await d.later(timedelta(seconds=16))
+    assert await d.state("t0") == (TaskState.FAILED, 3, 3)
+    assert await d.state("t1") == (TaskState.RUNNING, 1, 0)
+    assert (await d.store.job("j")).state is JobState.RUNNING
+    [(given_up, failure)] = await d.store.given_up("j")
+    told = summed_up([(given_up, failure)])
+    assert told
+    assert told.message == (
+        "Encoding chunk 0 failed after 3 attempts: It broke. The rest of the title is done."
     )
-    assert Stop(lease=lease(worker, "t1"), reason="the job has failed") in said(worker)
-    assert await d.state("t1") == (TaskState.CANCELED, 1, 0)
+
+
+async def test_a_job_ends_when_nothing_can_go_on_without_a_task_or_too_many_are_given_up(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    await d.job("read", task(0, "ANALYZE/0"), task(1))
+    await d.job("bad", *[task(n) for n in range(MAX_GIVEN_UP + 1)])
+    worker = await d.worker("w", MAX_GIVEN_UP + 3, VIDEO, "ANALYZE/0")
+    await d.dispatcher.failed(worker, lease(worker, job_id="read"), SOURCE_FAULT)
+    for n in range(MAX_GIVEN_UP):
+        assert (await d.store.job("bad")).state is JobState.RUNNING
+        await d.dispatcher.failed(worker, lease(worker, f"t{n}", job_id="bad"), SOURCE_FAULT)
+    words = said(worker)
+    for job_id, task_id in (("read", "t1"), ("bad", f"t{MAX_GIVEN_UP}")):
+        assert (await d.store.job(job_id)).state is JobState.FAILED
+        stopped = Stop(lease=lease(worker, task_id, job_id=job_id), reason="the job has failed")
+        assert stopped in words
 
 
 async def test_a_fault_of_the_source_is_final_at_the_first_attempt(sql_database: Database) -> None:
     d = await desk(sql_database)
     await d.job("j", task(0))
     worker = await d.worker("w")
-    fault = Failure(code=Code.INVALID_ARGUMENT, reason="SOURCE_TRUNCATED", message="It ends early.")
-    await d.dispatcher.failed(worker, lease(worker), fault)
-    assert (await d.store.job("j")).state is JobState.FAILED
+    await d.dispatcher.failed(worker, lease(worker), SOURCE_FAULT)
+    assert await d.state() == (TaskState.FAILED, 1, 1)
 
 
 async def test_lost_workers_do_not_use_up_attempts_but_not_for_ever(sql_database: Database) -> None:
@@ -245,7 +268,7 @@ async def test_lost_workers_do_not_use_up_attempts_but_not_for_ever(sql_database
         await d.worker("w", 1)
         d.clock.advance(timedelta(minutes=1))
     assert states == [0] * MAX_LOSSES
-    assert (await d.store.job("j")).state is JobState.FAILED
+    assert (await d.state())[0] is TaskState.FAILED
 
 
 async def test_a_canceled_job_hands_out_nothing_and_takes_no_more_tasks(sql_database: Database) -> None:

@@ -192,8 +192,9 @@ async def test_a_poison_chunk_fails_its_job_in_words_and_another_job_goes_on(tmp
         assert bad.state == scheduler.Job.STATE_FAILED
         assert bad.error.message == (
             "Encoding 0:15.0 to 0:20.0 (chunk 3) in H.264 failed after 1 attempt: "
-            "The picture at 15.2 s cannot be decoded."
+            "The picture at 15.2 s cannot be decoded. The rest of the title is done."
         )
+        assert w.catalog.numbers("titles/bad")["av1-480"] == list(range(8))
         first = (await w.explain("bad"))[0]
         assert (first.state, first.attempts[0].command, list(first.attempts[0].stderr_lines)) == (
             scheduler.TaskExplanation.STATE_FAILED,
@@ -228,6 +229,91 @@ async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_publish
         inits = {r.init_object_key for r in w.catalog.media[TITLE].renditions if r.init_object_key}
         extras = {track.object_key for track in w.catalog.media[TITLE].extras.text_tracks}
         assert set(await objects_of(w.process)) == published | inits | extras
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+async def test_a_retried_job_completes_without_doing_again_what_was_done(
+    tmp_path: Path, canceled: bool
+) -> None:
+    broken, reached = True, asyncio.Event()
+
+    async def script(worker: Worker, task: scheduler.Task) -> Any:
+        if broken and task.name == "jobs/j1/tasks/video-h264-000003":
+            reached.set()
+            if canceled:
+                await asyncio.Event().wait()
+            raise Refused(3, "It cannot be decoded.")
+        return await worker.result(task)
+
+    async with world(tmp_path) as w:
+        worker = w.worker(script=script)
+        async with working(worker):
+            await w.create()
+            await reached.wait()
+            if canceled:
+                await w.stub.CancelJob(api.CancelJobRequest(name="jobs/j1"))
+            await w.end_of()
+            await closed(w)
+            broken = False
+            before = [task.name for task in worker.taken]
+            await w.stub.RetryJob(api.RetryJobRequest(name="jobs/j1"))
+            job = await w.end_of()
+            again = [task.name for task in worker.taken[len(before) :]]
+        assert (job.state, job.failed_task_count) == (scheduler.Job.STATE_SUCCEEDED, 0)
+        assert "jobs/j1/tasks/video-h264-000003" in again
+        assert "jobs/j1/tasks/probe" not in again
+        assert canceled or again == ["jobs/j1/tasks/video-h264-000003"]
+        assert w.catalog.numbers(TITLE)["h264-720"] == list(range(8))
+        assert len(w.catalog.publications) == len({p[:2] for p in w.catalog.publications})
+
+
+async def test_a_paused_job_stands_still_and_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.create()
+        paused = (await w.stub.PauseJob(api.PauseJobRequest(name="jobs/j1"))).job
+        async with working(w.worker()):
+            await w.create("j2", "titles/other")
+            assert (await w.end_of("j2")).state == scheduler.Job.STATE_SUCCEEDED
+            still = (await w.stub.GetJob(api.GetJobRequest(name="jobs/j1"))).job
+            await w.stub.ResumeJob(api.ResumeJobRequest(name="jobs/j1"))
+            assert (await w.end_of()).state == scheduler.Job.STATE_SUCCEEDED
+        assert (paused.state, still.state) == (scheduler.Job.STATE_PAUSED, scheduler.Job.STATE_PAUSED)
+        assert still.done_task_count == 0
+
+
+async def test_only_an_operator_makes_a_job_urgent(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.create()
+        answers: list[object] = []
+        for user, role in (("users/ann", "publisher"), ("users/op", "operator")):
+            async with channel_of(w.process, user_token(w.process, user, role)) as channel:
+                for priority in (scheduler.Job.PRIORITY_LOW, scheduler.Job.PRIORITY_URGENT):
+                    request = api.PrioritizeJobRequest(name="jobs/j1", priority=priority)
+                    try:
+                        answer = await SchedulerServiceStub(channel).PrioritizeJob(request)
+                        answers.append(answer.job.priority == priority)
+                    except grpc.aio.AioRpcError as error:
+                        answers.append(error.code())
+        assert answers == [True, grpc.StatusCode.PERMISSION_DENIED, True, True]
+
+
+async def test_a_job_says_when_it_should_be_done_once_anything_was_measured(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        async with working(w.worker()):
+            await w.create()
+            first = await w.end_of()
+            store = SqlStore(w.process.context.database("scheduler"))
+            while len(await store.costs()) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await w.create("j2", "titles/other")
+            second = await w.end_of("j2")
+        assert not first.HasField("predicted_end_time")
+        moments = [
+            second.create_time,
+            second.predicted_playable_time,
+            second.predicted_end_time,
+        ]
+        assert [m.ToNanoseconds() for m in moments] == sorted(m.ToNanoseconds() for m in moments)
 
 
 async def until(holds: Callable[[], bool]) -> None:

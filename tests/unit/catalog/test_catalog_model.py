@@ -264,3 +264,11 @@ def test_a_sweep_covers_its_title_its_job_or_its_picture_and_no_neighbour() -> N
     assert whole.prefixes == ("media/t/", "sources/t/", "artwork/t/")
     assert replace(whole, job="jobs/j1").prefixes == ("media/t/j1/",)
     assert replace(whole, job="artwork/a1").prefixes == ("artwork/t/a1/",)
+
+
+def test_a_failed_job_that_begins_again_goes_on_with_what_it_published() -> None:
+    failed = title(job="jobs/j1", error=b"e", playable_time=NOW)
+    again = failed.begun(LATER, "jobs/j1", 1)
+    assert (again.error, again.playable_time, again.duration_ns) == (None, NOW, 1)
+    anew = failed.begun(LATER, "jobs/j2", None)
+    assert (anew.error, anew.playable_time) == (None, None)

@@ -2,11 +2,30 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scheduler.model import Candidate, Chunk, Tier, choose, chunk_tier, is_fair, priority, tier_of
+from services.runtime.errors import Code
+from services.scheduler.model import (
+    Candidate,
+    Chunk,
+    Failure,
+    Task,
+    TaskKind,
+    TaskState,
+    Tier,
+    Urgency,
+    Work,
+    choose,
+    chunk_tier,
+    is_fair,
+    predicted,
+    priority,
+    summed_up,
+    tier_of,
+)
 from services.scheduler.plan import sampled
 
 
@@ -75,3 +94,45 @@ def test_a_sample_holds_about_its_share_and_the_same_tasks_for_the_same_seed() -
     assert chosen == [one for one in ids if sampled(one, 0.05, "a")]
     assert chosen != [one for one in ids if sampled(one, 0.05, "b")]
     assert all(sampled(one, 1.0, "a") for one in ids)
+
+
+def test_urgent_jobs_take_three_turns_of_four_and_low_ones_wait_for_the_fair_turn() -> None:
+    candidates = [
+        Candidate(job_id=name, served=0, priority=priority(Tier.REST), urgency=urgency)
+        for name, urgency in (("low", Urgency.LOW), ("normal", Urgency.NORMAL), ("urgent", Urgency.URGENT))
+    ]
+    assert [choose(candidates, virtual=0, turn=turn).job_id for turn in range(4)] == ["urgent"] * 3 + ["low"]
+
+
+def test_a_prediction_shares_the_work_among_the_slots_and_needs_every_cost() -> None:
+    work = [
+        Work(need="v", opening=True, frames=100),
+        Work(need="v", opening=False, frames=300),
+    ]
+    assert predicted(work, {"v": 1e6, "w": 2e6}, 4, {"w": 200}) == (
+        timedelta(seconds=25),
+        timedelta(seconds=200),
+    )
+    assert predicted(work, {"v": 1e6}, 4, {"w": 200}) is None
+    assert predicted(work, {"v": 1e6}, 0, {}) is None
+
+
+def test_the_parts_that_were_given_up_are_summed_up_in_words() -> None:
+    failure = Failure(code=Code.INTERNAL, reason="FFMPEG_FAILED", message="It broke.")
+    tasks = [given_up(number) for number in range(3)]
+    told = summed_up([(task, failure) for task in tasks])
+    assert told is not None
+    assert told.message == (
+        "Encoding chunk 0 failed after 2 attempts: It broke. So did 2 other parts. "
+        "The rest of the title is done."
+    )
+    assert summed_up([]) is None
+
+
+def given_up(number: int) -> Task:
+    return Task(
+        job_id="j", task_id=f"t{number}", kind=TaskKind.ENCODE_VIDEO, need="v", priority=0, frames=1,
+        spec=b"", summary=f"Encoding chunk {number}",
+        state=TaskState.FAILED, fence=2, attempt=2, failures=2, losses=0,
+        worker="w", not_before=None, expire=datetime(2025, 1, 1, tzinfo=UTC), progress=0.0,
+    )  # fmt: skip

@@ -49,6 +49,8 @@ class Job(_message.Message):
         """Given up; `error` says why."""
         STATE_CANCELED: Job._State.ValueType  # 5
         """Cancelled by a person."""
+        STATE_PAUSED: Job._State.ValueType  # 6
+        """Paused by a person: what runs is finished, nothing more is begun until it is resumed."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where the job stands."""
@@ -65,6 +67,35 @@ class Job(_message.Message):
     """Given up; `error` says why."""
     STATE_CANCELED: Job.State.ValueType  # 5
     """Cancelled by a person."""
+    STATE_PAUSED: Job.State.ValueType  # 6
+    """Paused by a person: what runs is finished, nothing more is begun until it is resumed."""
+
+    class _Priority:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Job._Priority.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PRIORITY_UNSPECIFIED: Job._Priority.ValueType  # 0
+        """Not set; as `PRIORITY_NORMAL`."""
+        PRIORITY_LOW: Job._Priority.ValueType  # 1
+        """After all others."""
+        PRIORITY_NORMAL: Job._Priority.ValueType  # 2
+        """As it comes."""
+        PRIORITY_URGENT: Job._Priority.ValueType  # 3
+        """Before all others."""
+
+    class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+        """Which jobs go first. No job starves: every fourth task goes to the job that had least, whatever its priority."""
+
+    PRIORITY_UNSPECIFIED: Job.Priority.ValueType  # 0
+    """Not set; as `PRIORITY_NORMAL`."""
+    PRIORITY_LOW: Job.Priority.ValueType  # 1
+    """After all others."""
+    PRIORITY_NORMAL: Job.Priority.ValueType  # 2
+    """As it comes."""
+    PRIORITY_URGENT: Job.Priority.ValueType  # 3
+    """Before all others."""
 
     NAME_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
@@ -81,6 +112,10 @@ class Job(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
     LADDER_FIELD_NUMBER: _builtins.int
+    FAILED_TASK_COUNT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PREDICTED_PLAYABLE_TIME_FIELD_NUMBER: _builtins.int
+    PREDICTED_END_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `jobs/{job}`."""
     title: _builtins.str
@@ -95,6 +130,10 @@ class Job(_message.Message):
     """Output only. Number of tasks done."""
     progress: _builtins.float
     """Output only. Share done, 0 to 1, weighed by frames."""
+    failed_task_count: _builtins.int
+    """Output only. Tasks that were given up; the others of the title go on, and the job fails at the end."""
+    priority: Global___Job.Priority.ValueType
+    """Which jobs go first."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Output only. Present when the state is `STATE_FAILED`."""
@@ -127,6 +166,16 @@ class Job(_message.Message):
     def ladder(self) -> _media_pb2.Ladder:
         """Output only. The renditions that are made, and why these; not set until the source is read."""
 
+    @_builtins.property
+    def predicted_playable_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was expected to become playable, as expected when its opening was handed out; stays, to be compared
+        with `playable_time`. Not set where nothing was measured yet.
+        """
+
+    @_builtins.property
+    def predicted_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The same for its end, to be compared with `end_time`."""
+
     def __init__(
         self,
         *,
@@ -145,10 +194,14 @@ class Job(_message.Message):
         report: _resources_pb2.SourceReport | None = ...,
         highlights: _abc.Iterable[_media_pb2.Highlight] | None = ...,
         ladder: _media_pb2.Ladder | None = ...,
+        failed_task_count: _builtins.int = ...,
+        priority: Global___Job.Priority.ValueType = ...,
+        predicted_playable_time: _timestamp_pb2.Timestamp | None = ...,
+        predicted_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "ladder", b"ladder", "playable_time", b"playable_time", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "ladder", b"ladder", "playable_time", b"playable_time", "predicted_end_time", b"predicted_end_time", "predicted_playable_time", b"predicted_playable_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "done_task_count", b"done_task_count", "end_time", b"end_time", "error", b"error", "highlights", b"highlights", "ladder", b"ladder", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "progress", b"progress", "renditions", b"renditions", "report", b"report", "state", b"state", "task_count", b"task_count", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "done_task_count", b"done_task_count", "end_time", b"end_time", "error", b"error", "failed_task_count", b"failed_task_count", "highlights", b"highlights", "ladder", b"ladder", "name", b"name", "owner", b"owner", "playable_time", b"playable_time", "predicted_end_time", b"predicted_end_time", "predicted_playable_time", b"predicted_playable_time", "priority", b"priority", "progress", b"progress", "renditions", b"renditions", "report", b"report", "state", b"state", "task_count", b"task_count", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +327,7 @@ class Worker(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    QUARANTINE_END_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `workers/{worker}`."""
     slot_count: _builtins.int
@@ -292,6 +346,10 @@ class Worker(_message.Message):
     def last_seen_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last heard of."""
 
+    @_builtins.property
+    def quarantine_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Until then it gets no tasks, because it failed several in a row; not set when it may."""
+
     def __init__(
         self,
         *,
@@ -301,10 +359,11 @@ class Worker(_message.Message):
         tasks: _abc.Iterable[_builtins.str] | None = ...,
         connected: _builtins.bool = ...,
         last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        quarantine_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "last_seen_time", b"last_seen_time", "quarantine_end_time", b"quarantine_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected", b"connected", "last_seen_time", b"last_seen_time", "name", b"name", "slot_count", b"slot_count", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected", b"connected", "last_seen_time", b"last_seen_time", "name", b"name", "quarantine_end_time", b"quarantine_end_time", "slot_count", b"slot_count", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,7 @@ from kino.preprocessor.v1 import resources_pb2 as kino_dot_preprocessor_dot_v1_d
 from kino.scheduler.v1 import resources_pb2 as kino_dot_scheduler_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kino/scheduler/v1/scheduler.proto\x12\x11kino.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1bkino/common/v1/access.proto\x1a\x1fkino/encoder/v1/resources.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\x1a!kino/scheduler/v1/resources.proto\"\x99\x02\n\x10\x43reateJobRequest\x12,\n\x06job_id\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12\x32\n\x05title\x18\x02 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x31\n\x05owner\x18\x03 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12\x38\n\x06source\x18\x04 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x36\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.HighlightB\x08\xbaH\x05\x92\x01\x02\x10\x64\"8\n\x11\x43reateJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"@\n\rGetJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"5\n\x0eGetJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"N\n\x0fListJobsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Q\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.kino.scheduler.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x0fWatchJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"7\n\x10WatchJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"C\n\x10\x43\x61ncelJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"8\n\x11\x43\x61ncelJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"\x81\x01\n\x11\x45xplainJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"\x85\x01\n\x12\x45xplainJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\x12\x31\n\x05tasks\x18\x02 \x03(\x0b\x32\".kino.scheduler.v1.TaskExplanation\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xd4\x01\n\x18ListEncodeRecordsRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12-\n\x0csample_share\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1c\n\x0bsample_seed\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"d\n\x19ListEncodeRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.kino.encoder.v1.EncodeRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x14\n\x12ListWorkersRequest\"A\n\x13ListWorkersResponse\x12*\n\x07workers\x18\x01 \x03(\x0b\x32\x19.kino.scheduler.v1.Worker\"\x94\x02\n\x0bWorkRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.kino.scheduler.v1.HelloH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.kino.scheduler.v1.ProgressH\x00\x12:\n\x0esegments_ready\x18\x03 \x01(\x0b\x32 .kino.scheduler.v1.SegmentsReadyH\x00\x12+\n\x04\x64one\x18\x04 \x01(\x0b\x32\x1b.kino.scheduler.v1.TaskDoneH\x00\x12/\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x1d.kino.scheduler.v1.TaskFailedH\x00\x42\x0f\n\x06update\x12\x05\xbaH\x02\x08\x01\"\xb4\x01\n\x05Hello\x12+\n\tworker_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12\x33\n\x0c\x63\x61pabilities\x18\x02 \x01(\x0b\x32\x1d.kino.encoder.v1.Capabilities\x12\x1e\n\nslot_count\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12)\n\x04held\x18\x04 \x03(\x0b\x32\x1b.kino.scheduler.v1.HeldTask\"\'\n\x08HeldTask\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\"R\n\x08Progress\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12)\n\x08progress\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"b\n\rSegmentsReady\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x34\n\trendition\x18\x03 \x01(\x0b\x32!.kino.encoder.v1.EncodedRendition\"\xfc\x02\n\x08TaskDone\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x32\n\x05probe\x18\x03 \x01(\x0b\x32!.kino.preprocessor.v1.ProbeResultH\x00\x12\x36\n\x07\x61nalyze\x18\x04 \x01(\x0b\x32#.kino.preprocessor.v1.AnalyzeResultH\x00\x12:\n\x0c\x65ncode_video\x18\x05 \x01(\x0b\x32\".kino.encoder.v1.EncodeVideoResultH\x00\x12:\n\x0c\x65ncode_audio\x18\x06 \x01(\x0b\x32\".kino.encoder.v1.EncodeAudioResultH\x00\x12\x36\n\x07\x65xtract\x18\x07 \x01(\x0b\x32#.kino.preprocessor.v1.ExtractResultH\x00\x12-\n\x05trial\x18\x08 \x01(\x0b\x32\x1c.kino.encoder.v1.TrialResultH\x00\x42\x08\n\x06result\"s\n\nTaskFailed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\x14\n\x0cstderr_lines\x18\x05 \x03(\t\"\xcd\x01\n\x0cWorkResponse\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.kino.scheduler.v1.WelcomeH\x00\x12\'\n\x04task\x18\x02 \x01(\x0b\x32\x17.kino.scheduler.v1.TaskH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.kino.scheduler.v1.StopTaskH\x00\x12-\n\x07settled\x18\x04 \x01(\x0b\x32\x1a.kino.scheduler.v1.SettledH\x00\x42\t\n\x07message\"g\n\x07Welcome\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x04kept\x18\x02 \x03(\x0b\x32\x1b.kino.scheduler.v1.HeldTask\"7\n\x08StopTask\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\x07Settled\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\x32\x89\x08\n\x10SchedulerService\x12\\\n\tCreateJob\x12#.kino.scheduler.v1.CreateJobRequest\x1a$.kino.scheduler.v1.CreateJobResponse\"\x04\x88\xb2\x19\x05\x12l\n\x06GetJob\x12 .kino.scheduler.v1.GetJobRequest\x1a!.kino.scheduler.v1.GetJobResponse\"\x1d\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=jobs/*}\x12i\n\x08ListJobs\x12\".kino.scheduler.v1.ListJobsRequest\x1a#.kino.scheduler.v1.ListJobsResponse\"\x14\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12z\n\x08WatchJob\x12\".kino.scheduler.v1.WatchJobRequest\x1a#.kino.scheduler.v1.WatchJobResponse\"#\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=jobs/*}:watch0\x01\x12\x7f\n\tCancelJob\x12#.kino.scheduler.v1.CancelJobRequest\x1a$.kino.scheduler.v1.CancelJobResponse\"\'\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:cancel:\x01*\x12\x80\x01\n\nExplainJob\x12$.kino.scheduler.v1.ExplainJobRequest\x1a%.kino.scheduler.v1.ExplainJobResponse\"%\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=jobs/*}:explain\x12t\n\x11ListEncodeRecords\x12+.kino.scheduler.v1.ListEncodeRecordsRequest\x1a,.kino.scheduler.v1.ListEncodeRecordsResponse\"\x04\x88\xb2\x19\x04\x12u\n\x0bListWorkers\x12%.kino.scheduler.v1.ListWorkersRequest\x1a&.kino.scheduler.v1.ListWorkersResponse\"\x17\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/workers\x12Q\n\x04Work\x12\x1e.kino.scheduler.v1.WorkRequest\x1a\x1f.kino.scheduler.v1.WorkResponse\"\x04\x88\xb2\x19\x05(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kino/scheduler/v1/scheduler.proto\x12\x11kino.scheduler.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1bkino/common/v1/access.proto\x1a\x1fkino/encoder/v1/resources.proto\x1a\x19kino/media/v1/media.proto\x1a$kino/preprocessor/v1/resources.proto\x1a!kino/scheduler/v1/resources.proto\"\x99\x02\n\x10\x43reateJobRequest\x12,\n\x06job_id\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12\x32\n\x05title\x18\x02 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x31\n\x05owner\x18\x03 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^users/[a-z0-9-]{1,63}$\x12\x38\n\x06source\x18\x04 \x01(\x0b\x32\x1c.kino.preprocessor.v1.SourceB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x36\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.HighlightB\x08\xbaH\x05\x92\x01\x02\x10\x64\"8\n\x11\x43reateJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"@\n\rGetJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"5\n\x0eGetJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"N\n\x0fListJobsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Q\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.kino.scheduler.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x0fWatchJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"7\n\x10WatchJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"C\n\x10\x43\x61ncelJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"8\n\x11\x43\x61ncelJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"B\n\x0fPauseJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"7\n\x10PauseJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"C\n\x10ResumeJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"8\n\x11ResumeJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"B\n\x0fRetryJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\"7\n\x10RetryJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"\x8a\x01\n\x14PrioritizeJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x41\n\x08priority\x18\x02 \x01(\x0e\x32\x1f.kino.scheduler.v1.Job.PriorityB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"<\n\x15PrioritizeJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\"\x81\x01\n\x11\x45xplainJobRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"\x85\x01\n\x12\x45xplainJobResponse\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.kino.scheduler.v1.Job\x12\x31\n\x05tasks\x18\x02 \x03(\x0b\x32\".kino.scheduler.v1.TaskExplanation\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xd4\x01\n\x18ListEncodeRecordsRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^jobs/[a-z0-9-]{1,63}$\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12-\n\x0csample_share\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1c\n\x0bsample_seed\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"d\n\x19ListEncodeRecordsResponse\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.kino.encoder.v1.EncodeRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x14\n\x12ListWorkersRequest\"A\n\x13ListWorkersResponse\x12*\n\x07workers\x18\x01 \x03(\x0b\x32\x19.kino.scheduler.v1.Worker\"\x94\x02\n\x0bWorkRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.kino.scheduler.v1.HelloH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.kino.scheduler.v1.ProgressH\x00\x12:\n\x0esegments_ready\x18\x03 \x01(\x0b\x32 .kino.scheduler.v1.SegmentsReadyH\x00\x12+\n\x04\x64one\x18\x04 \x01(\x0b\x32\x1b.kino.scheduler.v1.TaskDoneH\x00\x12/\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x1d.kino.scheduler.v1.TaskFailedH\x00\x42\x0f\n\x06update\x12\x05\xbaH\x02\x08\x01\"\xb4\x01\n\x05Hello\x12+\n\tworker_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9-]{1,63}$\x12\x33\n\x0c\x63\x61pabilities\x18\x02 \x01(\x0b\x32\x1d.kino.encoder.v1.Capabilities\x12\x1e\n\nslot_count\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12)\n\x04held\x18\x04 \x03(\x0b\x32\x1b.kino.scheduler.v1.HeldTask\"\'\n\x08HeldTask\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\"R\n\x08Progress\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12)\n\x08progress\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"b\n\rSegmentsReady\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x34\n\trendition\x18\x03 \x01(\x0b\x32!.kino.encoder.v1.EncodedRendition\"\xfc\x02\n\x08TaskDone\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x32\n\x05probe\x18\x03 \x01(\x0b\x32!.kino.preprocessor.v1.ProbeResultH\x00\x12\x36\n\x07\x61nalyze\x18\x04 \x01(\x0b\x32#.kino.preprocessor.v1.AnalyzeResultH\x00\x12:\n\x0c\x65ncode_video\x18\x05 \x01(\x0b\x32\".kino.encoder.v1.EncodeVideoResultH\x00\x12:\n\x0c\x65ncode_audio\x18\x06 \x01(\x0b\x32\".kino.encoder.v1.EncodeAudioResultH\x00\x12\x36\n\x07\x65xtract\x18\x07 \x01(\x0b\x32#.kino.preprocessor.v1.ExtractResultH\x00\x12-\n\x05trial\x18\x08 \x01(\x0b\x32\x1c.kino.encoder.v1.TrialResultH\x00\x42\x08\n\x06result\"s\n\nTaskFailed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\x14\n\x0cstderr_lines\x18\x05 \x03(\t\"\xcd\x01\n\x0cWorkResponse\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.kino.scheduler.v1.WelcomeH\x00\x12\'\n\x04task\x18\x02 \x01(\x0b\x32\x17.kino.scheduler.v1.TaskH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.kino.scheduler.v1.StopTaskH\x00\x12-\n\x07settled\x18\x04 \x01(\x0b\x32\x1a.kino.scheduler.v1.SettledH\x00\x42\t\n\x07message\"g\n\x07Welcome\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x04kept\x18\x02 \x03(\x0b\x32\x1b.kino.scheduler.v1.HeldTask\"7\n\x08StopTask\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\x07Settled\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\x32\x96\x0c\n\x10SchedulerService\x12\\\n\tCreateJob\x12#.kino.scheduler.v1.CreateJobRequest\x1a$.kino.scheduler.v1.CreateJobResponse\"\x04\x88\xb2\x19\x05\x12l\n\x06GetJob\x12 .kino.scheduler.v1.GetJobRequest\x1a!.kino.scheduler.v1.GetJobResponse\"\x1d\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=jobs/*}\x12i\n\x08ListJobs\x12\".kino.scheduler.v1.ListJobsRequest\x1a#.kino.scheduler.v1.ListJobsResponse\"\x14\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12z\n\x08WatchJob\x12\".kino.scheduler.v1.WatchJobRequest\x1a#.kino.scheduler.v1.WatchJobResponse\"#\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=jobs/*}:watch0\x01\x12\x7f\n\tCancelJob\x12#.kino.scheduler.v1.CancelJobRequest\x1a$.kino.scheduler.v1.CancelJobResponse\"\'\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:cancel:\x01*\x12{\n\x08PauseJob\x12\".kino.scheduler.v1.PauseJobRequest\x1a#.kino.scheduler.v1.PauseJobResponse\"&\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=jobs/*}:pause:\x01*\x12\x7f\n\tResumeJob\x12#.kino.scheduler.v1.ResumeJobRequest\x1a$.kino.scheduler.v1.ResumeJobResponse\"\'\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:resume:\x01*\x12{\n\x08RetryJob\x12\".kino.scheduler.v1.RetryJobRequest\x1a#.kino.scheduler.v1.RetryJobResponse\"&\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=jobs/*}:retry:\x01*\x12\x8f\x01\n\rPrioritizeJob\x12\'.kino.scheduler.v1.PrioritizeJobRequest\x1a(.kino.scheduler.v1.PrioritizeJobResponse\"+\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=jobs/*}:prioritize:\x01*\x12\x80\x01\n\nExplainJob\x12$.kino.scheduler.v1.ExplainJobRequest\x1a%.kino.scheduler.v1.ExplainJobResponse\"%\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/{name=jobs/*}:explain\x12t\n\x11ListEncodeRecords\x12+.kino.scheduler.v1.ListEncodeRecordsRequest\x1a,.kino.scheduler.v1.ListEncodeRecordsResponse\"\x04\x88\xb2\x19\x04\x12u\n\x0bListWorkers\x12%.kino.scheduler.v1.ListWorkersRequest\x1a&.kino.scheduler.v1.ListWorkersResponse\"\x17\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/workers\x12Q\n\x04Work\x12\x1e.kino.scheduler.v1.WorkRequest\x1a\x1f.kino.scheduler.v1.WorkResponse\"\x04\x88\xb2\x19\x05(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
   _globals['_CANCELJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
+  _globals['_PAUSEJOBREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PAUSEJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
+  _globals['_RESUMEJOBREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RESUMEJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
+  _globals['_RETRYJOBREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RETRYJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
+  _globals['_PRIORITIZEJOBREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PRIORITIZEJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
+  _globals['_PRIORITIZEJOBREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_PRIORITIZEJOBREQUEST'].fields_by_name['priority']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
   _globals['_EXPLAINJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_EXPLAINJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\032r\0302\026^jobs/[a-z0-9-]{1,63}$'
   _globals['_EXPLAINJOBREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -95,6 +105,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULERSERVICE'].methods_by_name['WatchJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002\031\022\027/v1/{name=jobs/*}:watch'
   _globals['_SCHEDULERSERVICE'].methods_by_name['CancelJob']._loaded_options = None
   _globals['_SCHEDULERSERVICE'].methods_by_name['CancelJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002\035\"\030/v1/{name=jobs/*}:cancel:\001*'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['PauseJob']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['PauseJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002\034\"\027/v1/{name=jobs/*}:pause:\001*'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['ResumeJob']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['ResumeJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002\035\"\030/v1/{name=jobs/*}:resume:\001*'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['RetryJob']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['RetryJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002\034\"\027/v1/{name=jobs/*}:retry:\001*'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['PrioritizeJob']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['PrioritizeJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002!\"\034/v1/{name=jobs/*}:prioritize:\001*'
   _globals['_SCHEDULERSERVICE'].methods_by_name['ExplainJob']._loaded_options = None
   _globals['_SCHEDULERSERVICE'].methods_by_name['ExplainJob']._serialized_options = b'\210\262\031\003\202\323\344\223\002\033\022\031/v1/{name=jobs/*}:explain'
   _globals['_SCHEDULERSERVICE'].methods_by_name['ListEncodeRecords']._loaded_options = None
@@ -123,40 +141,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELJOBREQUEST']._serialized_end=1185
   _globals['_CANCELJOBRESPONSE']._serialized_start=1187
   _globals['_CANCELJOBRESPONSE']._serialized_end=1243
-  _globals['_EXPLAINJOBREQUEST']._serialized_start=1246
-  _globals['_EXPLAINJOBREQUEST']._serialized_end=1375
-  _globals['_EXPLAINJOBRESPONSE']._serialized_start=1378
-  _globals['_EXPLAINJOBRESPONSE']._serialized_end=1511
-  _globals['_LISTENCODERECORDSREQUEST']._serialized_start=1514
-  _globals['_LISTENCODERECORDSREQUEST']._serialized_end=1726
-  _globals['_LISTENCODERECORDSRESPONSE']._serialized_start=1728
-  _globals['_LISTENCODERECORDSRESPONSE']._serialized_end=1828
-  _globals['_LISTWORKERSREQUEST']._serialized_start=1830
-  _globals['_LISTWORKERSREQUEST']._serialized_end=1850
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1852
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1917
-  _globals['_WORKREQUEST']._serialized_start=1920
-  _globals['_WORKREQUEST']._serialized_end=2196
-  _globals['_HELLO']._serialized_start=2199
-  _globals['_HELLO']._serialized_end=2379
-  _globals['_HELDTASK']._serialized_start=2381
-  _globals['_HELDTASK']._serialized_end=2420
-  _globals['_PROGRESS']._serialized_start=2422
-  _globals['_PROGRESS']._serialized_end=2504
-  _globals['_SEGMENTSREADY']._serialized_start=2506
-  _globals['_SEGMENTSREADY']._serialized_end=2604
-  _globals['_TASKDONE']._serialized_start=2607
-  _globals['_TASKDONE']._serialized_end=2987
-  _globals['_TASKFAILED']._serialized_start=2989
-  _globals['_TASKFAILED']._serialized_end=3104
-  _globals['_WORKRESPONSE']._serialized_start=3107
-  _globals['_WORKRESPONSE']._serialized_end=3312
-  _globals['_WELCOME']._serialized_start=3314
-  _globals['_WELCOME']._serialized_end=3417
-  _globals['_STOPTASK']._serialized_start=3419
-  _globals['_STOPTASK']._serialized_end=3474
-  _globals['_SETTLED']._serialized_start=3476
-  _globals['_SETTLED']._serialized_end=3532
-  _globals['_SCHEDULERSERVICE']._serialized_start=3535
-  _globals['_SCHEDULERSERVICE']._serialized_end=4568
+  _globals['_PAUSEJOBREQUEST']._serialized_start=1245
+  _globals['_PAUSEJOBREQUEST']._serialized_end=1311
+  _globals['_PAUSEJOBRESPONSE']._serialized_start=1313
+  _globals['_PAUSEJOBRESPONSE']._serialized_end=1368
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1370
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1437
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=1439
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=1495
+  _globals['_RETRYJOBREQUEST']._serialized_start=1497
+  _globals['_RETRYJOBREQUEST']._serialized_end=1563
+  _globals['_RETRYJOBRESPONSE']._serialized_start=1565
+  _globals['_RETRYJOBRESPONSE']._serialized_end=1620
+  _globals['_PRIORITIZEJOBREQUEST']._serialized_start=1623
+  _globals['_PRIORITIZEJOBREQUEST']._serialized_end=1761
+  _globals['_PRIORITIZEJOBRESPONSE']._serialized_start=1763
+  _globals['_PRIORITIZEJOBRESPONSE']._serialized_end=1823
+  _globals['_EXPLAINJOBREQUEST']._serialized_start=1826
+  _globals['_EXPLAINJOBREQUEST']._serialized_end=1955
+  _globals['_EXPLAINJOBRESPONSE']._serialized_start=1958
+  _globals['_EXPLAINJOBRESPONSE']._serialized_end=2091
+  _globals['_LISTENCODERECORDSREQUEST']._serialized_start=2094
+  _globals['_LISTENCODERECORDSREQUEST']._serialized_end=2306
+  _globals['_LISTENCODERECORDSRESPONSE']._serialized_start=2308
+  _globals['_LISTENCODERECORDSRESPONSE']._serialized_end=2408
+  _globals['_LISTWORKERSREQUEST']._serialized_start=2410
+  _globals['_LISTWORKERSREQUEST']._serialized_end=2430
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=2432
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=2497
+  _globals['_WORKREQUEST']._serialized_start=2500
+  _globals['_WORKREQUEST']._serialized_end=2776
+  _globals['_HELLO']._serialized_start=2779
+  _globals['_HELLO']._serialized_end=2959
+  _globals['_HELDTASK']._serialized_start=2961
+  _globals['_HELDTASK']._serialized_end=3000
+  _globals['_PROGRESS']._serialized_start=3002
+  _globals['_PROGRESS']._serialized_end=3084
+  _globals['_SEGMENTSREADY']._serialized_start=3086
+  _globals['_SEGMENTSREADY']._serialized_end=3184
+  _globals['_TASKDONE']._serialized_start=3187
+  _globals['_TASKDONE']._serialized_end=3567
+  _globals['_TASKFAILED']._serialized_start=3569
+  _globals['_TASKFAILED']._serialized_end=3684
+  _globals['_WORKRESPONSE']._serialized_start=3687
+  _globals['_WORKRESPONSE']._serialized_end=3892
+  _globals['_WELCOME']._serialized_start=3894
+  _globals['_WELCOME']._serialized_end=3997
+  _globals['_STOPTASK']._serialized_start=3999
+  _globals['_STOPTASK']._serialized_end=4054
+  _globals['_SETTLED']._serialized_start=4056
+  _globals['_SETTLED']._serialized_end=4112
+  _globals['_SCHEDULERSERVICE']._serialized_start=4115
+  _globals['_SCHEDULERSERVICE']._serialized_end=5673
 # @@protoc_insertion_point(module_scope)

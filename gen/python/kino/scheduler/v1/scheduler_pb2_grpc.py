@@ -60,6 +60,26 @@ class SchedulerServiceStub:
                 request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/PauseJob',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseJobResponse.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/ResumeJob',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeJobResponse.FromString,
+                _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/RetryJob',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
+        self.PrioritizeJob = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/PrioritizeJob',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PrioritizeJobRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PrioritizeJobResponse.FromString,
+                _registered_method=True)
         self.ExplainJob = channel.unary_unary(
                 '/kino.scheduler.v1.SchedulerService/ExplainJob',
                 request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainJobRequest.SerializeToString,
@@ -123,6 +143,36 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Pauses a job: running tasks are finished, nothing more is begun. An ended job is refused with `JOB_ENDED`; pausing twice
+        changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Resumes a paused job. An ended job is refused with `JOB_ENDED`; resuming twice changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Retries a failed or cancelled job: what is done stays, what was given up or cancelled is tried again with fresh attempts.
+        Retrying a job that goes on or has succeeded changes nothing. Refused with `JOB_ENDING` while it is being cleared up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrioritizeJob(self, request, context):
+        """Sets which jobs go first, for what is not begun yet. Its owner may make a job low or normal, only operators urgent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainJob(self, request, context):
         """Explains a job: every task, each attempt with its worker, command and last error lines, and what happens next.
         """
@@ -180,6 +230,26 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelJobRequest.FromString,
                     response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseJobRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeJobRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryJobRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'PrioritizeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrioritizeJob,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PrioritizeJobRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PrioritizeJobResponse.SerializeToString,
             ),
             'ExplainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainJob,
@@ -338,6 +408,114 @@ class SchedulerService:
             '/kino.scheduler.v1.SchedulerService/CancelJob',
             kino_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelJobRequest.SerializeToString,
             kino_dot_scheduler_dot_v1_dot_scheduler__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/PauseJob',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseJobRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/ResumeJob',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeJobRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/RetryJob',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryJobRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrioritizeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/PrioritizeJob',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PrioritizeJobRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.PrioritizeJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,18 @@ class SchedulerServiceStub:
     """Cancels a job: waiting tasks are dropped and running ones stopped. Segments published before stay. Cancelling an ended
     job changes nothing.
     """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseJobRequest, _scheduler_pb2.PauseJobResponse]
+    """Pauses a job: running tasks are finished, nothing more is begun. An ended job is refused with `JOB_ENDED`; pausing twice
+    changes nothing.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeJobRequest, _scheduler_pb2.ResumeJobResponse]
+    """Resumes a paused job. An ended job is refused with `JOB_ENDED`; resuming twice changes nothing."""
+    RetryJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RetryJobRequest, _scheduler_pb2.RetryJobResponse]
+    """Retries a failed or cancelled job: what is done stays, what was given up or cancelled is tried again with fresh attempts.
+    Retrying a job that goes on or has succeeded changes nothing. Refused with `JOB_ENDING` while it is being cleared up.
+    """
+    PrioritizeJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PrioritizeJobRequest, _scheduler_pb2.PrioritizeJobResponse]
+    """Sets which jobs go first, for what is not begun yet. Its owner may make a job low or normal, only operators urgent."""
     ExplainJob: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainJobRequest, _scheduler_pb2.ExplainJobResponse]
     """Explains a job: every task, each attempt with its worker, command and last error lines, and what happens next."""
     ListEncodeRecords: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListEncodeRecordsRequest, _scheduler_pb2.ListEncodeRecordsResponse]
@@ -88,6 +100,42 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a job: waiting tasks are dropped and running ones stopped. Segments published before stay. Cancelling an ended
         job changes nothing.
         """
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _scheduler_pb2.PauseJobRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.PauseJobRequest, _abc.Awaitable[_scheduler_pb2.PauseJobResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.PauseJobResponse]:
+        """Pauses a job: running tasks are finished, nothing more is begun. An ended job is refused with `JOB_ENDED`; pausing twice
+        changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _scheduler_pb2.ResumeJobRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ResumeJobRequest, _abc.Awaitable[_scheduler_pb2.ResumeJobResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ResumeJobResponse]:
+        """Resumes a paused job. An ended job is refused with `JOB_ENDED`; resuming twice changes nothing."""
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _scheduler_pb2.RetryJobRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.RetryJobRequest, _abc.Awaitable[_scheduler_pb2.RetryJobResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.RetryJobResponse]:
+        """Retries a failed or cancelled job: what is done stays, what was given up or cancelled is tried again with fresh attempts.
+        Retrying a job that goes on or has succeeded changes nothing. Refused with `JOB_ENDING` while it is being cleared up.
+        """
+
+    @_abc_1.abstractmethod
+    def PrioritizeJob(
+        self,
+        request: _scheduler_pb2.PrioritizeJobRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.PrioritizeJobRequest, _abc.Awaitable[_scheduler_pb2.PrioritizeJobResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.PrioritizeJobResponse]:
+        """Sets which jobs go first, for what is not begun yet. Its owner may make a job low or normal, only operators urgent."""
 
     @_abc_1.abstractmethod
     def ExplainJob(

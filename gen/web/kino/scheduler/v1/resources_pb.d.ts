@@ -125,6 +125,35 @@ export declare type Job = Message<"kino.scheduler.v1.Job"> & {
    * @generated from field: kino.media.v1.Ladder ladder = 20;
    */
   ladder?: Ladder | undefined;
+
+  /**
+   * Output only. Tasks that were given up; the others of the title go on, and the job fails at the end.
+   *
+   * @generated from field: int32 failed_task_count = 15;
+   */
+  failedTaskCount: number;
+
+  /**
+   * Which jobs go first.
+   *
+   * @generated from field: kino.scheduler.v1.Job.Priority priority = 16;
+   */
+  priority: Job_Priority;
+
+  /**
+   * Output only. When it was expected to become playable, as expected when its opening was handed out; stays, to be compared
+   * with `playable_time`. Not set where nothing was measured yet.
+   *
+   * @generated from field: google.protobuf.Timestamp predicted_playable_time = 17;
+   */
+  predictedPlayableTime?: Timestamp | undefined;
+
+  /**
+   * Output only. The same for its end, to be compared with `end_time`.
+   *
+   * @generated from field: google.protobuf.Timestamp predicted_end_time = 18;
+   */
+  predictedEndTime?: Timestamp | undefined;
 };
 
 /**
@@ -180,12 +209,59 @@ export enum Job_State {
    * @generated from enum value: STATE_CANCELED = 5;
    */
   CANCELED = 5,
+
+  /**
+   * Paused by a person: what runs is finished, nothing more is begun until it is resumed.
+   *
+   * @generated from enum value: STATE_PAUSED = 6;
+   */
+  PAUSED = 6,
 }
 
 /**
  * Describes the enum kino.scheduler.v1.Job.State.
  */
 export declare const Job_StateSchema: GenEnum<Job_State>;
+
+/**
+ * Which jobs go first. No job starves: every fourth task goes to the job that had least, whatever its priority.
+ *
+ * @generated from enum kino.scheduler.v1.Job.Priority
+ */
+export enum Job_Priority {
+  /**
+   * Not set; as `PRIORITY_NORMAL`.
+   *
+   * @generated from enum value: PRIORITY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * After all others.
+   *
+   * @generated from enum value: PRIORITY_LOW = 1;
+   */
+  LOW = 1,
+
+  /**
+   * As it comes.
+   *
+   * @generated from enum value: PRIORITY_NORMAL = 2;
+   */
+  NORMAL = 2,
+
+  /**
+   * Before all others.
+   *
+   * @generated from enum value: PRIORITY_URGENT = 3;
+   */
+  URGENT = 3,
+}
+
+/**
+ * Describes the enum kino.scheduler.v1.Job.Priority.
+ */
+export declare const Job_PrioritySchema: GenEnum<Job_Priority>;
 
 /**
  * Progress of one rendition.
@@ -371,6 +447,13 @@ export declare type Worker = Message<"kino.scheduler.v1.Worker"> & {
    * @generated from field: google.protobuf.Timestamp last_seen_time = 6;
    */
   lastSeenTime?: Timestamp | undefined;
+
+  /**
+   * Output only. Until then it gets no tasks, because it failed several in a row; not set when it may.
+   *
+   * @generated from field: google.protobuf.Timestamp quarantine_end_time = 7;
+   */
+  quarantineEndTime?: Timestamp | undefined;
 };
 
 /**

@@ -6,7 +6,7 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import type { Message } from "@bufbuild/protobuf";
 import type { AnalyzeResult, ExtractResult, ProbeResult, Source } from "../../preprocessor/v1/resources_pb.js";
 import type { Highlight } from "../../media/v1/media_pb.js";
-import type { Job, Task, TaskExplanation, Worker } from "./resources_pb.js";
+import type { Job, Job_Priority, Task, TaskExplanation, Worker } from "./resources_pb.js";
 import type { Capabilities, EncodeAudioResult, EncodedRendition, EncodeRecord, EncodeVideoResult, TrialResult } from "../../encoder/v1/resources_pb.js";
 import type { Status } from "../../../google/rpc/status_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
@@ -257,6 +257,173 @@ export declare type CancelJobResponse = Message<"kino.scheduler.v1.CancelJobResp
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export declare const CancelJobResponseSchema: GenMessage<CancelJobResponse>;
+
+/**
+ * Request message for `SchedulerService.PauseJob`.
+ *
+ * @generated from message kino.scheduler.v1.PauseJobRequest
+ */
+export declare type PauseJobRequest = Message<"kino.scheduler.v1.PauseJobRequest"> & {
+  /**
+   * Required. Format: `jobs/{job}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.PauseJobRequest.
+ * Use `create(PauseJobRequestSchema)` to create a new message.
+ */
+export declare const PauseJobRequestSchema: GenMessage<PauseJobRequest>;
+
+/**
+ * Response message for `SchedulerService.PauseJob`.
+ *
+ * @generated from message kino.scheduler.v1.PauseJobResponse
+ */
+export declare type PauseJobResponse = Message<"kino.scheduler.v1.PauseJobResponse"> & {
+  /**
+   * The job.
+   *
+   * @generated from field: kino.scheduler.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.PauseJobResponse.
+ * Use `create(PauseJobResponseSchema)` to create a new message.
+ */
+export declare const PauseJobResponseSchema: GenMessage<PauseJobResponse>;
+
+/**
+ * Request message for `SchedulerService.ResumeJob`.
+ *
+ * @generated from message kino.scheduler.v1.ResumeJobRequest
+ */
+export declare type ResumeJobRequest = Message<"kino.scheduler.v1.ResumeJobRequest"> & {
+  /**
+   * Required. Format: `jobs/{job}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.ResumeJobRequest.
+ * Use `create(ResumeJobRequestSchema)` to create a new message.
+ */
+export declare const ResumeJobRequestSchema: GenMessage<ResumeJobRequest>;
+
+/**
+ * Response message for `SchedulerService.ResumeJob`.
+ *
+ * @generated from message kino.scheduler.v1.ResumeJobResponse
+ */
+export declare type ResumeJobResponse = Message<"kino.scheduler.v1.ResumeJobResponse"> & {
+  /**
+   * The job.
+   *
+   * @generated from field: kino.scheduler.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.ResumeJobResponse.
+ * Use `create(ResumeJobResponseSchema)` to create a new message.
+ */
+export declare const ResumeJobResponseSchema: GenMessage<ResumeJobResponse>;
+
+/**
+ * Request message for `SchedulerService.RetryJob`.
+ *
+ * @generated from message kino.scheduler.v1.RetryJobRequest
+ */
+export declare type RetryJobRequest = Message<"kino.scheduler.v1.RetryJobRequest"> & {
+  /**
+   * Required. Format: `jobs/{job}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.RetryJobRequest.
+ * Use `create(RetryJobRequestSchema)` to create a new message.
+ */
+export declare const RetryJobRequestSchema: GenMessage<RetryJobRequest>;
+
+/**
+ * Response message for `SchedulerService.RetryJob`.
+ *
+ * @generated from message kino.scheduler.v1.RetryJobResponse
+ */
+export declare type RetryJobResponse = Message<"kino.scheduler.v1.RetryJobResponse"> & {
+  /**
+   * The job.
+   *
+   * @generated from field: kino.scheduler.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.RetryJobResponse.
+ * Use `create(RetryJobResponseSchema)` to create a new message.
+ */
+export declare const RetryJobResponseSchema: GenMessage<RetryJobResponse>;
+
+/**
+ * Request message for `SchedulerService.PrioritizeJob`.
+ *
+ * @generated from message kino.scheduler.v1.PrioritizeJobRequest
+ */
+export declare type PrioritizeJobRequest = Message<"kino.scheduler.v1.PrioritizeJobRequest"> & {
+  /**
+   * Required. Format: `jobs/{job}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Required. The new priority.
+   *
+   * @generated from field: kino.scheduler.v1.Job.Priority priority = 2;
+   */
+  priority: Job_Priority;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.PrioritizeJobRequest.
+ * Use `create(PrioritizeJobRequestSchema)` to create a new message.
+ */
+export declare const PrioritizeJobRequestSchema: GenMessage<PrioritizeJobRequest>;
+
+/**
+ * Response message for `SchedulerService.PrioritizeJob`.
+ *
+ * @generated from message kino.scheduler.v1.PrioritizeJobResponse
+ */
+export declare type PrioritizeJobResponse = Message<"kino.scheduler.v1.PrioritizeJobResponse"> & {
+  /**
+   * The job.
+   *
+   * @generated from field: kino.scheduler.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.PrioritizeJobResponse.
+ * Use `create(PrioritizeJobResponseSchema)` to create a new message.
+ */
+export declare const PrioritizeJobResponseSchema: GenMessage<PrioritizeJobResponse>;
 
 /**
  * Request message for `SchedulerService.ExplainJob`.
@@ -966,6 +1133,48 @@ export declare const SchedulerService: GenService<{
     methodKind: "unary";
     input: typeof CancelJobRequestSchema;
     output: typeof CancelJobResponseSchema;
+  },
+  /**
+   * Pauses a job: running tasks are finished, nothing more is begun. An ended job is refused with `JOB_ENDED`; pausing twice
+   * changes nothing.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.PauseJob
+   */
+  pauseJob: {
+    methodKind: "unary";
+    input: typeof PauseJobRequestSchema;
+    output: typeof PauseJobResponseSchema;
+  },
+  /**
+   * Resumes a paused job. An ended job is refused with `JOB_ENDED`; resuming twice changes nothing.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.ResumeJob
+   */
+  resumeJob: {
+    methodKind: "unary";
+    input: typeof ResumeJobRequestSchema;
+    output: typeof ResumeJobResponseSchema;
+  },
+  /**
+   * Retries a failed or cancelled job: what is done stays, what was given up or cancelled is tried again with fresh attempts.
+   * Retrying a job that goes on or has succeeded changes nothing. Refused with `JOB_ENDING` while it is being cleared up.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.RetryJob
+   */
+  retryJob: {
+    methodKind: "unary";
+    input: typeof RetryJobRequestSchema;
+    output: typeof RetryJobResponseSchema;
+  },
+  /**
+   * Sets which jobs go first, for what is not begun yet. Its owner may make a job low or normal, only operators urgent.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.PrioritizeJob
+   */
+  prioritizeJob: {
+    methodKind: "unary";
+    input: typeof PrioritizeJobRequestSchema;
+    output: typeof PrioritizeJobResponseSchema;
   },
   /**
    * Explains a job: every task, each attempt with its worker, command and last error lines, and what happens next.

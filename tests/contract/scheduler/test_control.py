@@ -1,0 +1,173 @@
+"""Jobs as people steer them, limits, workers that fail, and what is learned of costs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from services.runtime.sql import Database
+from services.scheduler.model import (
+    OVERDUE_FACTOR,
+    QUARANTINE,
+    JobEnded,
+    JobEnding,
+    JobState,
+    TaskState,
+    Urgency,
+)
+from services.scheduler.sessions import Stop
+from tests.contract.scheduler.test_dispatch import BROKEN, VIDEO, desk, lease, said, task, tasks_of
+
+
+async def test_a_paused_job_begins_nothing_until_it_is_resumed(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0), task(1))
+    worker = await d.worker("w")
+    await d.store.pause_job("j", paused=True)
+    await d.dispatcher.done(worker, lease(worker), b"r", "", [], publishes=True)
+    await d.dispatcher.match()
+    assert tasks_of(worker) == ["t0"]
+    await d.store.pause_job("j", paused=False)
+    await d.dispatcher.match()
+    assert tasks_of(worker) == ["t1"]
+
+
+async def test_an_urgent_job_goes_first_and_starves_no_other(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    for job_id in ("old", "urgent"):
+        await d.job(job_id, *[task(n) for n in range(12)])
+    await d.store.prioritize_job("urgent", Urgency.URGENT)
+    worker = await d.worker("w", 8)
+    jobs = [lease.job_id for lease in (held.lease for held in worker.held.values())]
+    assert (jobs.count("urgent"), jobs.count("old")) == (6, 2)
+
+
+async def test_an_ended_job_is_not_steered(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    await d.store.end_job("j", JobState.CANCELED, None, d.clock.now())
+    with pytest.raises(JobEnded):
+        await d.store.pause_job("j", paused=True)
+    with pytest.raises(JobEnded):
+        await d.store.prioritize_job("j", Urgency.LOW)
+
+
+async def test_a_retried_job_keeps_what_is_done_and_tries_the_rest_afresh(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0), task(1), task(2))
+    worker = await d.worker("w", 3)
+    await d.dispatcher.done(worker, lease(worker, "t1"), b"r", "", [], publishes=False)
+    for _ in range(3):
+        fence = (await d.state())[1]
+        await d.dispatcher.failed(worker, lease(worker, fence=fence), BROKEN)
+        d.dispatcher.progress(worker, lease(worker, "t2"), fence / 10)
+        await d.later(timedelta(seconds=16))
+    await d.store.end_job("j", JobState.FAILED, BROKEN, d.clock.now())
+    with pytest.raises(JobEnding):
+        await d.store.retry_job("j")
+    await d.store.close_job("j")
+    job = await d.store.retry_job("j")
+    assert (job.state, job.failure, job.end_time) == (JobState.PENDING, None, None)
+    assert await d.store.unfinished_jobs() == [("j", 1)]
+    assert [await d.state(f"t{n}") for n in range(3)] == [
+        (TaskState.WAITING, 3, 0),
+        (TaskState.SUCCEEDED, 1, 0),
+        (TaskState.WAITING, 1, 0),
+    ]
+    await d.dispatcher.done(worker, lease(worker, "t2"), b"late", "", ["k-late"], publishes=True)
+    assert d.published.collected == ["k-late"]
+
+
+async def test_a_retry_of_a_job_that_goes_on_changes_nothing(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    assert (await d.store.retry_job("j")).state is JobState.RUNNING
+    assert await d.store.unfinished_jobs() == [("j", 0)]
+
+
+async def test_one_owner_gets_no_more_slots_than_are_granted(sql_database: Database) -> None:
+    d = await desk(sql_database, most_per_owner=2)
+    await d.job("a", *[task(n) for n in range(5)])
+    await d.job("b", *[task(n) for n in range(5)], owner="users/b")
+    worker = await d.worker("w", 10)
+    jobs = [held.lease.job_id for held in worker.held.values()]
+    assert (jobs.count("a"), jobs.count("b")) == (2, 2)
+
+
+async def test_a_worker_that_fails_one_task_after_the_other_gets_none_for_a_while(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    await d.job("j", *[task(n) for n in range(6)])
+    bad = await d.worker("bad")
+    for n in range(3):
+        await d.dispatcher.failed(bad, lease(bad, f"t{n}"), BROKEN)
+        await d.dispatcher.match()
+    assert tasks_of(bad) == ["t0", "t1", "t2"]
+    [known] = await d.store.workers(d.clock.now() - timedelta(hours=1))
+    assert known.quarantine_end == d.clock.now() + QUARANTINE
+    good = await d.worker("good")
+    assert tasks_of(good) == ["t3"]
+    await d.later(QUARANTINE)
+    assert len(tasks_of(bad)) == 1
+
+
+async def test_a_task_that_fails_everywhere_puts_no_worker_in_quarantine(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    worker = await d.worker("w")
+    for fence in (1, 2, 3):
+        await d.dispatcher.failed(worker, lease(worker, fence=fence), BROKEN)
+        await d.later(timedelta(seconds=30))
+    [known] = await d.store.workers(d.clock.now() - timedelta(hours=1))
+    assert known.quarantine_end < d.clock.now()
+
+
+async def test_a_task_is_stopped_that_takes_much_longer_than_its_like(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0), task(1))
+    worker = await d.worker("w")
+    d.clock.advance(timedelta(seconds=30))
+    await d.dispatcher.done(worker, lease(worker), b"r", "", [], publishes=True)
+    await d.later(timedelta(seconds=5))
+    for step in range(10 * OVERDUE_FACTOR):
+        d.dispatcher.progress(worker, lease(worker, "t1"), step / 1000)
+        await d.later(timedelta(seconds=3))
+    assert await d.dispatcher._store.costs() == {VIDEO: pytest.approx(30e6 / 125)}
+    stops = [word for word in said(worker) if isinstance(word, Stop)]
+    assert [(stop.lease.task_id, stop.reason) for stop in stops] == [
+        ("t1", "not done after 300 s, over 10 times what such a task takes")
+    ]
+    assert await d.state("t1") == (TaskState.WAITING, 1, 1)
+
+
+async def test_costs_are_known_to_a_scheduler_that_starts(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.store.learn({VIDEO: [100.0]})
+    assert await d.store.learn({VIDEO: [180.0], "ENCODE_VIDEO/2": [50.0]}) == {
+        VIDEO: 110.0,
+        "ENCODE_VIDEO/2": 50.0,
+    }
+
+
+async def test_the_first_prediction_stays(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    now = d.clock.now()
+    await d.store.predict("j", now, now + timedelta(minutes=1))
+    await d.store.predict("j", now + timedelta(hours=1), now + timedelta(hours=1))
+    job = await d.store.job("j")
+    assert (job.predicted_playable, job.predicted_end) == (now, now + timedelta(minutes=1))
+
+
+async def test_what_was_written_after_a_job_ended_is_swept_once(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    await d.store.end_job("j", JobState.CANCELED, None, d.clock.now())
+    await d.store.close_job("j")
+    assert await d.store.unswept_jobs(d.clock.now()) == []
+    d.clock.advance(timedelta(minutes=1))
+    assert await d.store.unswept_jobs(d.clock.now()) == ["j"]
+    await d.store.swept("j")
+    assert await d.store.unswept_jobs(d.clock.now()) == []
