@@ -34,7 +34,6 @@ from services.scheduler.model import (
     Job,
     JobState,
     TaskKind,
-    TaskState,
     predicted,
     summed_up,
 )
@@ -167,7 +166,9 @@ class Pipeline:
         windows = await self._ask(
             job, asks.PlanWindows, preprocessor_api.PlanWindowsRequest(timeline=probe.timeline)
         )
-        ladder = await self._ladder(job, probe)
+        ladder = media.Ladder.FromString(job.ladder)
+        if not job.ladder:  # one that is retried keeps its own
+            ladder = await self._ladder(job, probe)
         await self._ask(
             job,
             self._services.catalog.BeginMedia,

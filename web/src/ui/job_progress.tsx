@@ -13,6 +13,7 @@ const STATES: Readonly<Record<Job_State, readonly ["good" | "busy" | "bad" | "pl
   [Job_State.SUCCEEDED]: ["good", "Complete"],
   [Job_State.FAILED]: ["bad", "Failed"],
   [Job_State.CANCELED]: ["plain", "Cancelled"],
+  [Job_State.PAUSED]: ["plain", "Paused"],
 };
 
 export const JobBadge = ({ job }: { job: Job }) => {
