@@ -218,7 +218,7 @@ async def _stalled_rows(running: Field) -> list[Row]:
         )
         await asyncio.wait({stalled}, timeout=3)
         grown = running.kino.memory_bytes - memory
-        beside = Contestant(name="beside", servers=contestant.servers, plan=contestant.plan)
+        beside = replace(contestant, name="beside", cpu_s_per_gib=[], firsts_ms=[])
         await _firsts(running, beside)
         await stalled
     finally:

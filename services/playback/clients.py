@@ -26,6 +26,8 @@ from services.playback.model import (
     Fragment,
     Rendition,
     Segment,
+    Storyboard,
+    TextTrack,
     TitleMedia,
     VideoCodec,
     VideoTrack,
@@ -164,6 +166,29 @@ def media_of(answer: catalog_pb2.GetMediaResponse) -> TitleMedia:
         renditions=tuple(_rendition(rendition) for rendition in media.renditions),
         playable_time=title.playable_time.ToDatetime(UTC) if played else None,
         message=media,
+        texts=tuple(_text(track) for track in media.extras.text_tracks),
+        storyboard=_storyboard(media.extras.storyboard) if media.extras.HasField("storyboard") else None,
+    )
+
+
+def _text(message: media_pb2.TextTrack) -> TextTrack:
+    return TextTrack(
+        track_id=message.track_id,
+        language=message.language or "und",
+        label=message.label,
+        default=message.default_track,
+        forced=message.forced,
+    )
+
+
+def _storyboard(message: media_pb2.Storyboard) -> Storyboard:
+    return Storyboard(
+        tile_width=message.tile_width,
+        tile_height=message.tile_height,
+        columns=message.columns,
+        rows=message.rows,
+        interval_ns=message.interval.ToNanoseconds(),
+        sheet_bytes=max((sheet.size_bytes for sheet in message.sheets), default=0),
     )
 
 

@@ -9,13 +9,15 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from services.media.time import NS_PER_SECOND
-from services.playback.model import Rendition, Segment, TitleMedia, VideoCodec
+from services.playback.model import Rendition, Segment, Storyboard, TextTrack, TitleMedia, VideoCodec
 
 _NAMESPACE = "urn:mpeg:dash:schema:mpd:2011"
 _PROFILES = "urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019"
 _CHANNELS = "urn:mpeg:mpegB:cicp:ChannelConfiguration"
 #: ISO/IEC 23091-3 numbers layouts; beyond six channels they differ from the count.
 _LAYOUT_OF_COUNT = {7: 11, 8: 12}
+_ROLES = "urn:mpeg:dash:role:2011"
+_TILES = "http://dashif.org/guidelines/thumbnail_tile"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 Segments = Mapping[str, Sequence[Segment]]
@@ -43,9 +45,15 @@ def manifest(media: TitleMedia, segments: Segments, now: datetime) -> str:
         ]
         if rungs:
             _video_set(period, rungs, segments)
-    for rendition in media.audios:
-        if segments.get(rendition.rendition_id):
-            _audio_set(period, rendition, segments[rendition.rendition_id])
+    sounds = [rendition for rendition in media.audios if segments.get(rendition.rendition_id)]
+    for rendition in sounds:
+        first = next(other for other in sounds if _same_codec(other, rendition))
+        role = "main" if rendition is first else "alternate"
+        _audio_set(period, rendition, segments[rendition.rendition_id], role)
+    for track in media.texts:
+        _text_set(period, track)
+    if media.storyboard:
+        _storyboard_set(period, media.storyboard)
     for index, adaptation in enumerate(period):
         adaptation.set("id", str(index))
     ElementTree.indent(mpd)
@@ -78,18 +86,61 @@ def _video_set(period: Element, rungs: Sequence[Rendition], segments: Segments) 
         _template(representation, rendition, segments[rendition.rendition_id])
 
 
-def _audio_set(period: Element, rendition: Rendition, segments: Sequence[Segment]) -> None:
+def _same_codec(one: Rendition, other: Rendition) -> bool:
+    return bool(one.audio and other.audio and one.audio.codec is other.audio.codec)
+
+
+def _audio_set(period: Element, rendition: Rendition, segments: Sequence[Segment], role: str) -> None:
     track = rendition.audio
     if track is None:
         return
     adaptation = _adaptation(period, "audio")
     adaptation.set("lang", track.language)
-    SubElement(adaptation, "Role", {"schemeIdUri": "urn:mpeg:dash:role:2011", "value": "main"})
+    SubElement(adaptation, "Role", {"schemeIdUri": _ROLES, "value": role})
     representation = _representation(adaptation, rendition)
     representation.set("audioSamplingRate", str(track.sample_rate_hz))
     layout = _LAYOUT_OF_COUNT.get(track.channel_count, track.channel_count)
     SubElement(representation, "AudioChannelConfiguration", {"schemeIdUri": _CHANNELS, "value": str(layout)})
     _template(representation, rendition, segments)
+
+
+def _text_set(period: Element, track: TextTrack) -> None:
+    attributes = {"contentType": "text", "mimeType": "text/vtt", "lang": track.language}
+    adaptation = SubElement(period, "AdaptationSet", attributes)
+    role = "forced-subtitle" if track.forced else "subtitle"
+    SubElement(adaptation, "Role", {"schemeIdUri": _ROLES, "value": role})
+    if track.default:
+        SubElement(adaptation, "Role", {"schemeIdUri": _ROLES, "value": "main"})
+    if track.label:
+        SubElement(adaptation, "Label").text = track.label
+    representation = SubElement(adaptation, "Representation", {"id": track.track_id, "bandwidth": "1000"})
+    SubElement(representation, "BaseURL").text = f"../extras/{track.track_id}.vtt"
+
+
+def _storyboard_set(period: Element, board: Storyboard) -> None:
+    """Sheets of tiles (DASH-IF IOP 4.3, 6.2.6): players show one tile of a sheet at a time."""
+    attributes = {"contentType": "image", "mimeType": "image/jpeg"}
+    adaptation = SubElement(period, "AdaptationSet", attributes)
+    template = {
+        "media": "../extras/$RepresentationID$-$Number$.jpg",
+        "timescale": "1000",
+        "duration": str(board.sheet_ns // 1_000_000),
+        "startNumber": "0",
+    }
+    SubElement(adaptation, "SegmentTemplate", template)
+    bits_per_second = board.sheet_bytes * 8 * NS_PER_SECOND // board.sheet_ns
+    representation = SubElement(
+        adaptation,
+        "Representation",
+        {
+            "id": "storyboard",
+            "bandwidth": str(max(bits_per_second, 1)),
+            "width": str(board.tile_width * board.columns),
+            "height": str(board.tile_height * board.rows),
+        },
+    )
+    tiles = {"schemeIdUri": _TILES, "value": f"{board.columns}x{board.rows}"}
+    SubElement(representation, "EssentialProperty", tiles)
 
 
 def _adaptation(period: Element, kind: str) -> Element:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from services.playback.model import MATCHING, AudioCodec, Rendition, Segment, TitleMedia, VideoTrack
+from services.media.time import NS_PER_SECOND
+from services.playback.model import (
+    MATCHING,
+    AudioCodec,
+    Rendition,
+    Segment,
+    TextTrack,
+    TitleMedia,
+    VideoTrack,
+)
 
 #: EXT-X-MAP in playlists that are not I-frame only (bis 8).
 _VERSION = 7
@@ -21,9 +30,10 @@ def master(media: TitleMedia) -> str:
     lines = ["#EXTM3U", f"#EXT-X-VERSION:{_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
     for codec in AudioCodec:
         lines += _audio_group(codec, _of(sounds, codec))
+    lines += [_text(track, index) for index, track in enumerate(media.texts)]
     for rendition in media.videos:
         if rendition.video and rendition.ready_segment_count:
-            lines += _variant(rendition, rendition.video, sounds)
+            lines += _variant(rendition, rendition.video, sounds, with_texts=bool(media.texts))
     return "\n".join(lines) + "\n"
 
 
@@ -53,6 +63,33 @@ def media_playlist(rendition: Rendition, segments: Sequence[Segment], *, complet
     return "\n".join(lines) + "\n"
 
 
+def text_playlist(media: TitleMedia, track: TextTrack) -> str:
+    """The playlist of a text track: one file as long as the title (RFC 8216, 3.5)."""
+    seconds = -(-media.duration_ns // NS_PER_SECOND)
+    return (
+        f"#EXTM3U\n#EXT-X-VERSION:{_VERSION}\n#EXT-X-TARGETDURATION:{seconds}\n#EXT-X-PLAYLIST-TYPE:VOD\n"
+        f"#EXTINF:{media.duration_ns / NS_PER_SECOND:.6f},\n../extras/{track.track_id}.vtt\n#EXT-X-ENDLIST\n"
+    )
+
+
+def _text(track: TextTrack, index: int) -> str:
+    name = quoted(track.label or f"{track.language} {index + 1}")
+    return (
+        f'#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="text",NAME="{name}",LANGUAGE="{track.language}",'
+        f"DEFAULT={_yes(track.default)},AUTOSELECT={_yes(track.default or track.forced)},"
+        f'FORCED={_yes(track.forced)},URI="{track.track_id}.m3u8"'
+    )
+
+
+def quoted(text: str) -> str:
+    """What may stand in a quoted string (RFC 8216, 4.2): a name is somebody else's text."""
+    return "".join("'" if char == '"' else char if char.isprintable() else " " for char in text)
+
+
+def _yes(value: bool) -> str:
+    return "YES" if value else "NO"
+
+
 def _us(ticks: int, rendition: Rendition) -> int:
     return round(Fraction(ticks * _US, rendition.timescale))
 
@@ -75,7 +112,9 @@ def _audio_group(codec: AudioCodec, sounds: Sequence[Rendition]) -> list[str]:
     return lines
 
 
-def _variant(rendition: Rendition, video: VideoTrack, sounds: Sequence[Rendition]) -> list[str]:
+def _variant(
+    rendition: Rendition, video: VideoTrack, sounds: Sequence[Rendition], *, with_texts: bool
+) -> list[str]:
     matching = _of(sounds, MATCHING[video.codec])
     group = matching or next((found for codec in AudioCodec if (found := _of(sounds, codec))), [])
     codecs = ",".join(dict.fromkeys([rendition.codecs, *(r.codecs for r in group)]))
@@ -87,4 +126,6 @@ def _variant(rendition: Rendition, video: VideoTrack, sounds: Sequence[Rendition
     )
     if group and group[0].audio:
         attributes += f',AUDIO="{group[0].audio.codec.name.lower()}"'
+    if with_texts:
+        attributes += ',SUBTITLES="text"'
     return [f"#EXT-X-STREAM-INF:{attributes}", f"{rendition.rendition_id}.m3u8"]

@@ -117,6 +117,38 @@ class Rendition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextTrack:
+    """Subtitles or captions: one WebVTT file for the whole title."""
+
+    track_id: str
+    #: BCP 47; `und` when not known.
+    language: str
+    #: May be empty.
+    label: str
+    default: bool
+    #: Only what must be read by all, such as signs.
+    forced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storyboard:
+    """Small pictures of the whole title, in sheets of `columns` times `rows`."""
+
+    tile_width: int
+    tile_height: int
+    columns: int
+    rows: int
+    #: From one tile to the next.
+    interval_ns: int
+    sheet_bytes: int
+
+    @property
+    def sheet_ns(self) -> int:
+        """How much of the title a sheet shows."""
+        return self.columns * self.rows * self.interval_ns
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """The frame an offset means."""
 
@@ -160,6 +192,8 @@ class TitleMedia:
     renditions: tuple[Rendition, ...]
     #: When it first became playable.
     playable_time: datetime | None
+    texts: tuple[TextTrack, ...] = ()
+    storyboard: Storyboard | None = None
     #: The message this was read from, for answers that repeat parts of it; opaque here.
     message: object
 

@@ -206,6 +206,9 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         name, _, suffix = file.rpartition(".")
         if file == "master.m3u8":
             return hls.master(media), _HLS_TYPE
+        text = next((track for track in media.texts if track.track_id == name), None)
+        if suffix == "m3u8" and text is not None:
+            return hls.text_playlist(media, text), _HLS_TYPE
         if suffix == "m3u8":
             rendition = media.rendition(name)
             segments = await self._titles.prefix(media, rendition)

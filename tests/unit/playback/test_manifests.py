@@ -6,7 +6,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 from services.playback import dash, hls
-from services.playback.model import TitleMedia
+from services.playback.model import Storyboard, TextTrack, TitleMedia
 from tests.unit.playback.media import audio, segments, title, video
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -182,3 +182,65 @@ def test_a_growing_title_is_dynamic_and_everything_in_it_is_available() -> None:
     }
     assert [r.get("id") for r in root.iter(f"{MPD}Representation")] == ["h264-480", "aac-128-eng-0"]
     assert "mediaPresentationDuration" not in root.attrib
+
+
+SIGNS = TextTrack(track_id="vtt-eng-0", language="eng", label="", default=False, forced=True)
+SUBTITLES = TextTrack(track_id="vtt-deu-1", language="deu", label='Say "all"', default=True, forced=False)
+BOARD = Storyboard(
+    tile_width=160, tile_height=90, columns=5, rows=4, interval_ns=2_000_000_000, sheet_bytes=50_000
+)
+
+
+def test_subtitles_are_a_group_that_every_rung_names() -> None:
+    lines = hls.master(title([video("h264-720")], texts=(SIGNS, SUBTITLES))).splitlines()
+    assert [line for line in lines if "TYPE=SUBTITLES" in line] == [
+        '#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="text",NAME="eng 1",LANGUAGE="eng",DEFAULT=NO,AUTOSELECT=YES,'
+        'FORCED=YES,URI="vtt-eng-0.m3u8"',
+        '#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="text",NAME="Say \'all\'",LANGUAGE="deu",DEFAULT=YES,'
+        'AUTOSELECT=YES,FORCED=NO,URI="vtt-deu-1.m3u8"',
+    ]
+    assert [line.endswith('SUBTITLES="text"') for line in lines if "STREAM-INF" in line] == [True]
+
+
+def test_a_text_playlist_is_one_file_as_long_as_the_title() -> None:
+    lines = hls.text_playlist(title([video("h264-720")]), SIGNS).splitlines()
+    assert lines[2:] == [
+        "#EXT-X-TARGETDURATION:13",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        "#EXTINF:12.012000,",
+        "../extras/vtt-eng-0.vtt",
+        "#EXT-X-ENDLIST",
+    ]
+
+
+def test_an_mpd_names_subtitles_other_sound_and_the_storyboard() -> None:
+    sounds = [audio("aac-128-eng-0"), audio("aac-128-deu-1"), audio("opus-96-eng-0")]
+    root = mpd(title([video("h264-720"), *sounds], texts=(SIGNS, SUBTITLES), storyboard=BOARD))
+    roles = {
+        found.findall(f"{MPD}Representation")[0].get("id"): [
+            role.get("value") for role in found.findall(f"{MPD}Role")
+        ]
+        for found in root.findall(f"{MPD}Period/{MPD}AdaptationSet")
+    }
+    assert roles == {
+        "h264-720": [],
+        "aac-128-eng-0": ["main"],
+        "aac-128-deu-1": ["alternate"],
+        "opus-96-eng-0": ["main"],
+        "vtt-eng-0": ["forced-subtitle"],
+        "vtt-deu-1": ["subtitle", "main"],
+        "storyboard": [],
+    }
+    assert [url.text for url in root.iter(f"{MPD}BaseURL")] == [
+        "../extras/vtt-eng-0.vtt",
+        "../extras/vtt-deu-1.vtt",
+    ]
+    template = root.find(f".//{MPD}AdaptationSet[@contentType='image']/{MPD}SegmentTemplate")
+    tiles = root.find(f".//{MPD}EssentialProperty")
+    assert template is not None
+    assert tiles is not None
+    assert (template.get("media"), template.get("duration"), tiles.get("value")) == (
+        "../extras/$RepresentationID$-$Number$.jpg",
+        "40000",
+        "5x4",
+    )
