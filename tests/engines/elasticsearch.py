@@ -1,4 +1,4 @@
-"""Elasticsearch from Maven Central: the server's jars, started by `elasticsearch/Node.java`.
+"""Elasticsearch from Maven Central: the server's jars, started by `elasticsearch_node/Node.java`.
 
 What Elastic publishes there is the server without its modules: no analysis components, scripts or security.
 The index needs none of them. The jars are under the Elastic Licence 2.0: fetched for a test, never shipped.
@@ -17,7 +17,7 @@ from typing import Any
 from tests.engines.process import EngineFailed, EngineProcess, cache_folder, free_port, installing
 
 VERSION = "9.5.3"
-_SOURCES = Path(__file__).with_name("elasticsearch")
+_SOURCES = Path(__file__).with_name("elasticsearch_node")
 _OLDEST_JAVA = 21
 _ADDRESS = "127.0.0.1"
 #: What belongs into the module's own class loader, not beside the server.
