@@ -23,10 +23,11 @@ LEASE_ENDED = re.compile("/v1/leases:end$")
 PART = re.compile("IngestService/UploadPart$")
 #: The frame of the moment is on the screen.
 SETTLED = "() => (v => v?.readyState >= 2 && !v.seeking)(document.querySelector('video'))"
-#: The whole film lies in the browser.
+#: The player has read as far ahead as it goes.
 BUFFERED = """() => {
   const v = document.querySelector('video');
-  return v.buffered.length && v.buffered.end(v.buffered.length - 1) > v.duration - 0.5;
+  const end = v.buffered.length && v.buffered.end(v.buffered.length - 1);
+  return end >= Math.min(v.currentTime + 30, v.duration - 0.5);
 }"""
 #: Where the page keeps a report that it could not send.
 UNSENT = "Object.keys(localStorage).find(key => key.startsWith('kino.unsent.'))"
