@@ -12,6 +12,7 @@ from services.encoder.ffmpeg import FfmpegEngine
 from services.encoder.rpc import EncoderServicer
 from services.encoder.usecases import Encoder
 from services.encoder.worker import EncodeTasks, capabilities
+from services.media.scratch import Scratch
 from services.media.work import Worker
 from services.runtime.app import Context, ServiceApp
 
@@ -19,7 +20,9 @@ from services.runtime.app import Context, ServiceApp
 async def build(ctx: Context) -> ServiceApp:
     """A worker that pulls encode tasks; refuses to start where uploads cannot be opened safely."""
     can = await capabilities()
-    engine = FfmpegEngine(measure=ctx.settings.encode_quality)
+    scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes)
+    scratch.collect_orphans()
+    engine = FfmpegEngine(measure=ctx.settings.encode_quality, scratch=scratch)
     tasks = EncodeTasks(Encoder(ctx.objects, engine), can.ffmpeg_version)
     worker = Worker(
         ctx.settings.worker_id or _own_id(),

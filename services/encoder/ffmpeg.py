@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.encoder.command import PROGRESSIVE, audio_command, video_command
@@ -25,14 +24,22 @@ from services.encoder.quality import measured
 from services.media import sandbox
 from services.media.errors import PackagingMismatch
 from services.media.pictures import PictureFormat
+from services.media.scratch import Scratch
 
-#: Encoded chunks larger than this are none.
-MAX_ENCODED_BYTES = 512 << 20
+#: An encoded chunk may be so many times as large as its cap says, and a little more: a cap is no promise.
+OVER_CAP, LEAST_ENCODED_BYTES = 4, 16 << 20
 #: The longest time without a new frame: key frames may lie so far apart that thousands are decoded before.
 STALL_S = 110
 #: How far beyond its end sound is encoded where it goes on: many times what any encoder looks ahead.
 GOES_ON_SECONDS = 1
-ENCODE_LIMITS = sandbox.Limits(file_bytes=MAX_ENCODED_BYTES, stall_s=STALL_S)
+ENCODE_LIMITS = sandbox.Limits(stall_s=STALL_S)
+
+
+def most_encoded_bytes(chunk: Chunk, rungs: Sequence[VideoRung]) -> int:
+    """The largest that the file of any rung may become."""
+    seconds = chunk.duration_ticks / chunk.timescale
+    cap = max(rung.max_bits_per_second for rung in rungs)
+    return int(OVER_CAP * cap * seconds / 8) + LEAST_ENCODED_BYTES
 
 
 def _unheard(share: float) -> None:
@@ -47,8 +54,7 @@ class FfmpegEngine:
     when what came out is not exactly what was asked for.
     """
 
-    #: Parent of the scratch folders; None: the system's.
-    scratch_root: Path | None = None
+    scratch: Scratch = field(default_factory=Scratch)
     limits: sandbox.Limits = ENCODE_LIMITS
     #: Whether the quality of pictures is measured.
     measure: bool = False
@@ -66,9 +72,11 @@ class FfmpegEngine:
     ) -> tuple[list[Rendition], str]:
         """One segment in each rung, and the command that made them, quoted for a shell."""
         argv = video_command(chunk, clock, codec, rungs, picture=picture)
-        with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=self.scratch_root) as scratch:
-            folder = Path(scratch)
-            command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=self.limits)
+        largest = most_encoded_bytes(chunk, rungs)
+        limits = replace(self.limits, file_bytes=largest)
+        # To measure quality takes copies of parts.
+        async with self.scratch.folder("encode", 2 * len(rungs) * largest) as folder:
+            command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=limits)
             counter = sandbox.FrameCounter(chunk.frame_count, report)
             await sandbox.run(command, counter.feed)
             made = await asyncio.to_thread(_package_all, folder, chunk, codec, rungs)
@@ -107,9 +115,11 @@ class FfmpegEngine:
                 everything.extend(segments)
                 ready(packager.rendition(segments))
 
-        with tempfile.TemporaryDirectory(prefix="kino-encode-", dir=self.scratch_root) as scratch:
+        # Sound comes through a pipe; nothing is written.
+        limits = replace(self.limits, file_bytes=0)
+        async with self.scratch.folder("encode", 0) as folder:
             argv = audio_command(rung, clock, total)
-            command = sandbox.Command(argv=argv, source=source, scratch=Path(scratch), limits=self.limits)
+            command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=limits)
             await sandbox.run(command, feed)
         publish(packager.finish())
         return packager.rendition(everything), command.shell()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,10 @@ from services.encoder.quality import read_quality
 from services.media import sandbox
 from services.media.errors import MediaError
 from services.media.pictures import PictureFormat
+from services.media.scratch import Scratch
 
+#: A second in the largest size and best quality, many times over.
+LIMITS = sandbox.Limits(file_bytes=32 << 20)
 #: No cap: the lines between points are those of the CRF alone.
 UNCAPPED_BITS = 100_000_000
 
@@ -41,15 +43,19 @@ class Trial:
 
 
 async def _excerpt(
-    source: Path, excerpt: Chunk, clock: SourceClock, rungs: Sequence[VideoRung], picture: PictureFormat
+    source: Path,
+    excerpt: Chunk,
+    clock: SourceClock,
+    rungs: Sequence[VideoRung],
+    picture: PictureFormat,
+    scratch: Scratch,
 ) -> tuple[list[tuple[int, float]], list[str]]:
     """Size in bytes and VMAF of an excerpt in every rung, and the commands."""
-    with tempfile.TemporaryDirectory(prefix="kino-trial-") as scratch:
-        folder = Path(scratch)
-        commands = []
+    commands: list[str] = []
+    async with scratch.folder("trial", 2 * len(rungs) * LIMITS.file_bytes) as folder:
 
         async def run(argv: list[str]) -> None:
-            command = sandbox.Command(argv=argv, source=source, scratch=folder)
+            command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=LIMITS)
             commands.append(command.shell())
             await sandbox.run(command, sandbox.FrameCounter(excerpt.frame_count, lambda share: None).feed)
 
@@ -79,6 +85,7 @@ async def try_ladder(
     crfs: Sequence[float],
     picture: PictureFormat,
     report: Callable[[float], None],
+    scratch: Scratch | None = None,
 ) -> Trial:
     """Every size at every CRF over all excerpts; a trial that fails says so instead of failing the title."""
     rungs = [replace(size, crf=crf, max_bits_per_second=UNCAPPED_BITS) for size in sizes for crf in crfs]
@@ -86,7 +93,7 @@ async def try_ladder(
     commands: list[str] = []
     for number, excerpt in enumerate(excerpts, start=1):
         try:
-            found, ran = await _excerpt(source, excerpt, clock, rungs, picture)
+            found, ran = await _excerpt(source, excerpt, clock, rungs, picture, scratch or Scratch())
         except (MediaError, OSError, ValueError, KeyError) as error:
             problem = f"VMAF could not be measured ({error})"
             return Trial(points=(), problem=problem, commands=tuple(commands))

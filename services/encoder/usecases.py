@@ -22,6 +22,7 @@ from services.encoder.model import (
 from services.encoder.trial import Trial, try_ladder
 from services.media.errors import PackagingMismatch
 from services.media.pictures import PictureFormat
+from services.media.scratch import Scratch
 from services.runtime.errors import AlreadyExists
 from services.runtime.objects import ObjectStore
 
@@ -63,6 +64,10 @@ def _unheard(share: float) -> None:
 
 class Engine(Protocol):
     """What encodes; `FfmpegEngine` is the one there is."""
+
+    @property
+    def scratch(self) -> Scratch:
+        """Where it works."""
 
     async def video(
         self,
@@ -165,7 +170,9 @@ class Encoder:
     ) -> Trial:
         """What sizes and qualities of a source come to; stores nothing."""
         async with self._objects.file(source_key) as source:
-            return await try_ladder(source, excerpts, clock, sizes, crfs, picture, report)
+            return await try_ladder(
+                source, excerpts, clock, sizes, crfs, picture, report, self._engine.scratch
+            )
 
     async def video_again(
         self,

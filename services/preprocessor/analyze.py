@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from statistics import fmean
 from services.media import sandbox
 from services.media.containers import run_up_seconds
 from services.media.errors import SourceChanged
+from services.media.scratch import Scratch
 from services.media.time import Timeline
 from services.preprocessor.model import Analysis, Feature, SourceReport, Window
 
@@ -25,7 +25,7 @@ SHOT_SCORE = 10.0
 #: A flash changes back at once: the frame after it differs nearly as much as the flash itself did.
 FLASH_SHARE = 0.7
 SILENCE_LUFS = -70.0
-ANALYSIS_LIMITS = sandbox.Limits(file_bytes=256 << 20)
+ANALYSIS_LIMITS = sandbox.Limits(file_bytes=32 << 20)
 
 _PTS = re.compile(r"pts:\s*(-?\d+)")
 
@@ -209,10 +209,10 @@ async def analyze(
     window: Window,
     *,
     report_share: Callable[[float], None] = lambda share: None,
+    scratch: Scratch | None = None,
 ) -> Analysis:
     """Shots and features of one window; raises `SourceChanged` where frames do not decode as probed."""
-    with tempfile.TemporaryDirectory(prefix="kino-analyze-") as scratch:
-        folder = Path(scratch)
+    async with (scratch or Scratch()).folder("analyze", 2 * ANALYSIS_LIMITS.file_bytes) as folder:
         command = sandbox.Command(
             argv=analyze_command(report, timeline, window),
             source=path,

@@ -8,6 +8,7 @@ import re
 
 from kino.preprocessor.v1.preprocessor_pb2_grpc import add_PreprocessorServiceServicer_to_server
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
+from services.media.scratch import Scratch
 from services.media.work import Worker
 from services.preprocessor.rpc import PreprocessorServicer
 from services.preprocessor.worker import LookTasks, capabilities
@@ -16,11 +17,13 @@ from services.runtime.app import Context, ServiceApp
 
 async def build(ctx: Context) -> ServiceApp:
     """The preprocessor; refuses to start where uploads cannot be opened safely."""
+    scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes)
+    scratch.collect_orphans()
     worker = Worker(
         _own_id(),
         await capabilities(),
         ctx.settings.worker_slots,
-        LookTasks(ctx.objects).handlers(),
+        LookTasks(ctx.objects, scratch).handlers(),
         ctx.channels.stub(SchedulerServiceStub).Work,
     )
     servicer = PreprocessorServicer(ctx.objects, ctx.settings.video_codecs)

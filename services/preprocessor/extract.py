@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ from pathlib import Path
 from services.media import sandbox
 from services.media.errors import MediaError, SourceChanged
 from services.media.pictures import PictureFormat
+from services.media.scratch import Scratch
 from services.media.time import NS_PER_SECOND
 from services.preprocessor import webvtt
 from services.preprocessor.model import SourceReport, SourceText, SourceVideo
 from services.runtime.logs import logger
 
 _log = logger("preprocessor")
-EXTRACT_LIMITS = sandbox.Limits(file_bytes=256 << 20, stall_s=110)
+EXTRACT_LIMITS = sandbox.Limits(file_bytes=32 << 20, stall_s=110)
 #: A tile is so wide; a sheet holds so many.
 TILE_WIDTH, COLUMNS, ROWS = 160, 10, 10
 #: About so many tiles, however long the title.
@@ -173,12 +173,15 @@ def _text_file(folder: Path, number: int, text: SourceText, report: SourceReport
 
 
 async def extract(
-    source: Path, report: SourceReport, share: Callable[[float], None] = lambda done: None
+    source: Path,
+    report: SourceReport,
+    share: Callable[[float], None] = lambda done: None,
+    scratch: Scratch | None = None,
 ) -> Extracted:
     """The storyboard and all text tracks of a source; raises like `sandbox.run`, and `SourceChanged`."""
     board, texts = board_of(report), report.texts[:MOST_TEXTS]
-    with tempfile.TemporaryDirectory(prefix="kino-extract-") as scratch:
-        folder = Path(scratch)
+    most = (board.sheet_count + len(texts)) * EXTRACT_LIMITS.file_bytes
+    async with (scratch or Scratch()).folder("extract", most) as folder:
         commands = [await _run(source, board_command(report, board), folder)]
         share(0.5)
         commands += await _texts(source, texts, folder)

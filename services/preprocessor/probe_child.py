@@ -110,7 +110,11 @@ def _check_end(container: InputContainer, stream: VideoStream, frames: list[Show
     """
     last_key = max(frame.pts for frame in frames if frame.key)
     run_up = int(seconds / (stream.time_base or 1))
-    container.seek(max(last_key - run_up, frames[0].pts), stream=stream, backward=True, any_frame=False)
+    if last_key - run_up > frames[0].pts:
+        container.seek(last_key - run_up, stream=stream, backward=True, any_frame=False)
+    else:
+        # To the very start: without an index a seek to the first picture may land behind it.
+        container.seek(min(container.start_time or 0, 0), backward=True)
     last, interlaced = None, False
     try:
         for frame in container.decode(stream):

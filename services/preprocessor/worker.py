@@ -11,6 +11,7 @@ from kino.scheduler.v1 import resources_pb2 as scheduler
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
 from services.media.messages import timeline_of
+from services.media.scratch import Scratch
 from services.media.work import Handler, Reporter
 from services.preprocessor import wire
 from services.preprocessor.analyze import analyze
@@ -25,8 +26,8 @@ from services.runtime.objects import ObjectStore
 class LookTasks:
     """Does `probe`, `analyze` and `extract` tasks."""
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
+    def __init__(self, objects: ObjectStore, scratch: Scratch) -> None:
+        self._objects, self._scratch = objects, scratch
 
     def handlers(self) -> dict[str, Handler]:
         """By the name of the task's `spec`."""
@@ -49,7 +50,9 @@ class LookTasks:
             raise InvalidArgument("frame_count", "reaches beyond the source")
         report = wire.report_of(spec.report)
         async with self._objects.file(spec.source.object_key) as path:
-            seen = await analyze(path, report, timeline, window, report_share=reporter.progress)
+            seen = await analyze(
+                path, report, timeline, window, report_share=reporter.progress, scratch=self._scratch
+            )
         chunks = plan_chunks(timeline, window, seen.shot_change_frames, spec.first_chunk_number)
         return preprocessor.AnalyzeResult(
             chunks=map(wire.chunk_message, chunks),
@@ -62,7 +65,7 @@ class LookTasks:
         spec = task.extract
         report = wire.report_of(spec.report)
         async with self._objects.file(spec.source.object_key) as path:
-            found = await extract(path, report, reporter.progress)
+            found = await extract(path, report, reporter.progress, self._scratch)
         prefix = f"{spec.output_prefix}/extras"
         sheets = [
             await self._store(f"{prefix}/board-{number:04d}-{task.fence}.jpg", sheet)

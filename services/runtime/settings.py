@@ -75,6 +75,15 @@ class Settings(BaseSettings):
         min_length=1,
         description="Codecs that pictures are encoded in. Every device plays the first.",
     )
+    scratch_dir: Path | None = Field(
+        default=None, description="Folder in which workers work; default: the system's temporary folder."
+    )
+    scratch_bytes: int = Field(
+        default=4 * GIB,
+        ge=1,
+        description="The most that a worker may write there; a task that may need more waits, or goes to "
+        "another worker.",
+    )
     encode_quality: bool = Field(
         default=True, description="Measure the quality of each segment of pictures, by VMAF."
     )

@@ -23,6 +23,7 @@ from services.encoder.model import (
 from services.media import cmaf
 from services.media.errors import EncoderStalled, PackagingMismatch
 from services.media.sandbox import Limits
+from services.media.scratch import Scratch
 from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.media.time import Timeline
 from tests.support.decoding import decode_beeps, decode_pictures
@@ -276,7 +277,7 @@ def test_sound_made_piece_by_piece_as_the_grid_grows_has_the_bytes_of_the_whole(
 def test_progress_rises_to_the_whole_and_scratch_is_left_empty(film: Path, tmp_path: Path) -> None:
     heard: list[float] = []
     asyncio.run(
-        FfmpegEngine(scratch_root=tmp_path).video(
+        FfmpegEngine(scratch=Scratch(tmp_path)).video(
             film, chunk(2), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264], report=heard.append
         )
     )
@@ -291,7 +292,7 @@ def test_cancelling_ends_the_encode_and_leaves_nothing(film: Path, tmp_path: Pat
             task.cancel()
 
         task = asyncio.ensure_future(
-            FfmpegEngine(scratch_root=tmp_path).video(
+            FfmpegEngine(scratch=Scratch(tmp_path)).video(
                 film,
                 chunk(0),
                 CLOCK,
@@ -308,7 +309,7 @@ def test_cancelling_ends_the_encode_and_leaves_nothing(film: Path, tmp_path: Pat
 
 
 def test_an_encode_that_makes_no_progress_is_ended_with_its_reason(film: Path, tmp_path: Path) -> None:
-    engine = FfmpegEngine(scratch_root=tmp_path, limits=Limits(stall_s=0.001))
+    engine = FfmpegEngine(scratch=Scratch(tmp_path), limits=Limits(stall_s=0.001))
     with pytest.raises(EncoderStalled):
         asyncio.run(engine.video(film, chunk(0), CLOCK, VideoCodec.H264, RUNGS[VideoCodec.H264]))
     assert list(tmp_path.iterdir()) == []

@@ -28,5 +28,6 @@ def test_sources_with_flipped_bytes_are_made_or_refused_with_a_type_and_leave_no
     source = transform(film, tmp_path / f"source.{suffix}", [], ["-c", "copy"])
     found = asyncio.run(fuzz(source.read_bytes(), tmp_path, suffix, SEEDS))
     assert found.total() == len(SEEDS)
+    assert found["made"] > 0
     assert not [reason for reason in found if reason.startswith("other")]
     assert list(scratch.iterdir()) == []

@@ -1,0 +1,87 @@
+"""Scratch space of a worker: bounded, and rid of what killed workers left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from services.media.errors import MediaError
+from services.runtime.errors import Code
+from services.runtime.logs import logger
+
+_log = logger("scratch")
+GIB = 1 << 30
+MIB = 1 << 20
+DEFAULT_BUDGET_BYTES = 4 * GIB
+_NAME = re.compile(r"kino-[a-z]+-(\d+)-")
+
+
+class ScratchFull(MediaError):
+    """The worker's scratch space cannot hold the task: {problem}."""
+
+    code = Code.UNAVAILABLE
+    reason = "SCRATCH_FULL"
+
+
+class Scratch:
+    """Folders for tasks, together never larger than the budget: a task says what it may write, and waits.
+
+    What a task says has to be enforced by the limits of its child (`sandbox.Limits.file_bytes`).
+    """
+
+    def __init__(self, root: Path | None = None, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        """`root` is the parent of all folders; None: the system's."""
+        self._root, self._budget = root, budget_bytes
+        self._reserved = 0
+        self._freed: asyncio.Condition | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where the folders are."""
+        return self._root or Path(tempfile.gettempdir())
+
+    @asynccontextmanager
+    async def folder(self, name: str, most_bytes: int) -> AsyncIterator[Path]:
+        """A folder that may hold so much, once there is room; it goes with the context.
+
+        Raises `ScratchFull` when there never will be room, or the disk itself has none.
+        """
+        if most_bytes > self._budget:
+            need, most = most_bytes // MIB, self._budget // MIB
+            raise ScratchFull(problem=f"it may need {need} MiB, KINO_SCRATCH_BYTES allows {most}")
+        # Made in the loop that uses it.
+        freed = self._freed = self._freed or asyncio.Condition()
+        async with freed:
+            await freed.wait_for(lambda: self._reserved + most_bytes <= self._budget)
+            self._reserved += most_bytes
+        try:
+            free = shutil.disk_usage(self.root).free
+            if free < most_bytes:
+                raise ScratchFull(problem=f"the disk below {self.root} has {free // MIB} MiB left")
+            path = tempfile.mkdtemp(prefix=f"kino-{name}-{os.getpid()}-", dir=self.root)
+            try:
+                yield Path(path)
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            self._reserved -= most_bytes
+            async with freed:
+                freed.notify_all()
+
+    def collect_orphans(self) -> list[Path]:
+        """Removes the folders of workers that are gone; those removed."""
+        found = []
+        for path in self.root.glob("kino-*"):
+            match = _NAME.match(path.name)
+            if match and path.is_dir() and not Path(f"/proc/{match[1]}").exists():
+                shutil.rmtree(path, ignore_errors=True)
+                found.append(path)
+        if found:
+            _log.info("scratch of ended workers removed", count=len(found))
+        return found
