@@ -44,6 +44,7 @@ def test_on_real_engines_the_film_completes_and_plays_though_nodes_are_lost(tmp_
         *LOSSES,
         "engines",
         "services",
+        "doctor",
         "acknowledged so far",
         "all acknowledged",
     }

@@ -6,6 +6,7 @@ The engines are given by settings; nothing here is restarted when it is killed.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+from unittest.mock import patch
 
 from cli.children import last_lines
 from cli.gateway import SERVICES
+from services.runtime.settings import Settings, load_settings
 from tests.engines.process import EngineFailed, EngineProcess, free_port
 
 _READY_WITHIN_S = 120.0
@@ -78,6 +81,11 @@ class Cluster:
     def claim_token(self) -> str:
         """Makes the first operator."""
         return (self.folder / "identity-0" / "run" / "claim").read_text().strip()
+
+    def settings(self) -> Settings:
+        """What a process of it is configured with."""
+        with patch.dict(os.environ, self._env("doctor")):
+            return load_settings()
 
     def start(self) -> None:
         """Start everything. Raises `EngineFailed`."""

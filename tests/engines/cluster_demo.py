@@ -21,6 +21,7 @@ import grpc.aio
 from cli.client import CredentialFile, Kino, connect
 from cli.commands.demo import summarise
 from cli.demo import Demo, Step
+from cli.doctor_engines import examine_engines
 from cli.gateway import admin_report
 from cli.output import Output
 from cli.playing import end_playback, start_playback, stream
@@ -57,6 +58,12 @@ class ClusterDemo(Demo):
 
     async def run(self) -> None:
         """As the demo; at the end everything acknowledged is looked for once more."""
+        with self.step("doctor") as step:
+            findings = await examine_engines(self.cluster.settings())
+            check(
+                "What the doctor finds wrong", [], [one.sentence for one in findings if one.state == "wrong"]
+            )
+            step.result = f"nothing wrong in {len(findings)} checks of the engines"
         await super().run()
         assert self._witness
         async with connect(self.url, CredentialFile(self.folder / "operator.json")) as operator:
