@@ -38,10 +38,15 @@ _RIGHTS = text(
 
 async def examine_sql(settings: Settings) -> list[Finding]:
     """Nothing for services on SQLite: their files are made by themselves, in the data folder."""
+    elsewhere = {
+        *(["history"] if settings.history_store != "sql" else []),
+        *(["search"] if settings.search_store != "embedded" else []),
+    }
     databases = {
         name: url
         for name in _services_with_database()
-        if (url := make_url(settings.database_url(name))).get_backend_name() == "postgresql"
+        if name not in elsewhere
+        and (url := make_url(settings.database_url(name))).get_backend_name() == "postgresql"
     }
     servers = {url.set(database=None): url for url in databases.values()}
     found = await asyncio.gather(
