@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.encode import efficiency
 from bench.report import Report, Row, conditions
 
 
@@ -36,3 +37,9 @@ def test_conditions_state_cores_and_congestion_control() -> None:
 
     assert stated["rounds"] == 5
     assert {"cores", "congestion_control", "kernel", "load_before"} <= stated.keys()
+
+
+def test_work_in_equal_pieces_keeps_all_workers_busy_and_one_long_piece_does_not() -> None:
+    assert efficiency([1.0] * 80, 8) == 1.0
+    assert efficiency([8.0, *[1.0] * 8], 8) == 16 / (8 * 8)
+    assert efficiency([1.0, 2.0, 3.0], 1) == 1.0
