@@ -328,7 +328,5 @@ async def _extras(
         )
         excerpts.append(chunk_of(found, planned))
     cpu = Cpu()
-    await try_ladder(
-        clip, excerpts, clock_of(found), rungs, _TRIAL_CRFS, format_of(found), lambda share: None
-    )
+    await try_ladder(clip, excerpts, clock_of(found), rungs, _TRIAL_CRFS, format_of(found))
     result.trial_s = cpu.children_s + cpu.own_s

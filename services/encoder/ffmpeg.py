@@ -30,6 +30,8 @@ from services.media.scratch import Scratch
 OVER_CAP, LEAST_ENCODED_BYTES = 4, 16 << 20
 #: The longest time without a new frame: key frames may lie so far apart that thousands are decoded before.
 STALL_S = 110
+#: How much of the progress the encode is where quality is measured after it.
+ENCODE_SHARE = 0.8
 #: How far beyond its end sound is encoded where it goes on: many times what any encoder looks ahead.
 GOES_ON_SECONDS = 1
 ENCODE_LIMITS = sandbox.Limits(stall_s=STALL_S)
@@ -77,11 +79,21 @@ class FfmpegEngine:
         # To measure quality takes copies of parts.
         async with self.scratch.folder("encode", 2 * len(rungs) * largest) as folder:
             command = sandbox.Command(argv=argv, source=source, scratch=folder, limits=limits)
-            counter = sandbox.FrameCounter(chunk.frame_count, report)
+            encoding = ENCODE_SHARE if self.measure else 1.0
+            counter = sandbox.FrameCounter(chunk.frame_count, lambda share: report(encoding * share))
             await sandbox.run(command, counter.feed)
             made = await asyncio.to_thread(_package_all, folder, chunk, codec, rungs)
             if self.measure:
-                made = await measured(source, folder, chunk, clock, rungs, picture, made)
+                made = await measured(
+                    source,
+                    folder,
+                    chunk,
+                    clock,
+                    rungs,
+                    picture,
+                    made,
+                    lambda share: report(encoding + (1 - encoding) * share),
+                )
         return made, command.shell()
 
     async def audio(

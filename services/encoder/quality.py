@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -45,6 +45,7 @@ async def measured(
     rungs: Sequence[VideoRung],
     picture: PictureFormat,
     made: Sequence[Rendition],
+    report: Callable[[float], None],
 ) -> list[Rendition]:
     """The renditions with the quality of their segment: by VMAF, else by SSIM, else unmeasured.
 
@@ -59,7 +60,7 @@ async def measured(
         argv = quality_command(part, clock, rungs, picture, metric)
         command = sandbox.Command(argv=argv, source=source, scratch=folder)
         try:
-            await sandbox.run(command, sandbox.FrameCounter(part.frame_count, lambda share: None).feed)
+            await sandbox.run(command, sandbox.FrameCounter(part.frame_count, report).feed)
             found = [read_quality(folder / f"{index}.log", metric) for index in range(len(rungs))]
         except (MediaError, OSError, ValueError, KeyError) as error:
             _log.warning("quality not measured", metric=metric.value, chunk=chunk.number, problem=str(error))

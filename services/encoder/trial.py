@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -84,14 +84,13 @@ async def try_ladder(
     sizes: Sequence[VideoRung],
     crfs: Sequence[float],
     picture: PictureFormat,
-    report: Callable[[float], None],
     scratch: Scratch | None = None,
 ) -> Trial:
     """Every size at every CRF over all excerpts; a trial that fails says so instead of failing the title."""
     rungs = [replace(size, crf=crf, max_bits_per_second=UNCAPPED_BITS) for size in sizes for crf in crfs]
     seen: list[list[tuple[int, float]]] = []
     commands: list[str] = []
-    for number, excerpt in enumerate(excerpts, start=1):
+    for excerpt in excerpts:
         try:
             found, ran = await _excerpt(source, excerpt, clock, rungs, picture, scratch or Scratch())
         except (MediaError, OSError, ValueError, KeyError) as error:
@@ -99,7 +98,6 @@ async def try_ladder(
             return Trial(points=(), problem=problem, commands=tuple(commands))
         seen.append(found)
         commands += ran
-        report(number / len(excerpts))
     seconds = sum(excerpt.duration_ticks / excerpt.timescale for excerpt in excerpts)
     points = [
         Point(

@@ -166,13 +166,10 @@ class Encoder:
         sizes: Sequence[VideoRung],
         crfs: Sequence[float],
         picture: PictureFormat,
-        report: Report,
     ) -> Trial:
         """What sizes and qualities of a source come to; stores nothing."""
         async with self._objects.file(source_key) as source:
-            return await try_ladder(
-                source, excerpts, clock, sizes, crfs, picture, report, self._engine.scratch
-            )
+            return await try_ladder(source, excerpts, clock, sizes, crfs, picture, self._engine.scratch)
 
     async def video_again(
         self,

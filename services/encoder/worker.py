@@ -12,7 +12,7 @@ from services.encoder.model import Rendition
 from services.encoder.usecases import Encoder, Output
 from services.media import sandbox
 from services.media.errors import SandboxUnavailable
-from services.media.work import Handler, Reporter
+from services.media.work import Handler, Reporter, creeping
 from services.runtime.errors import InvalidArgument
 
 
@@ -65,15 +65,15 @@ class EncodeTasks:
     async def trial(self, task: scheduler.Task, reporter: Reporter) -> encoder.TrialResult:
         """What sizes and qualities of a title come to."""
         spec = task.trial
-        trial = await self._encode.trial(
-            spec.source.object_key,
-            wire.excerpts_of(spec),
-            wire.clock_of(spec.report),
-            wire.video_rungs_of(spec.sizes),
-            list(spec.crfs),
-            wire.picture_of(spec.report),
-            reporter.progress,
-        )
+        async with creeping(reporter):
+            trial = await self._encode.trial(
+                spec.source.object_key,
+                wire.excerpts_of(spec),
+                wire.clock_of(spec.report),
+                wire.video_rungs_of(spec.sizes),
+                list(spec.crfs),
+                wire.picture_of(spec.report),
+            )
         return wire.trial_message(trial)
 
     async def again(self, record: encoder.EncodeRecord) -> list[encoder.VerifiedSegment]:

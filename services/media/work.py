@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ _log = logger("worker")
 WORDS_PER_LEASE = 4
 #: The shortest time between two reports of one task's progress.
 PROGRESS_PAUSE_S = 0.25
+#: How often work that cannot say how far it is shows that it goes on.
+CREEP_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 #: How long the last words may take when a worker stops.
 GOODBYE_S = 2.0
@@ -69,6 +72,27 @@ class Reporter(Protocol):
 
     def segments(self, rendition: encoder.EncodedRendition) -> None:
         """Segments that are finished before the task is."""
+
+
+@asynccontextmanager
+async def creeping(reporter: Reporter) -> AsyncIterator[None]:
+    """For work that cannot say how far it is: progress creeps on, so that it isn't taken for stalled.
+
+    Its children have limits of their own on time and silence.
+    """
+
+    async def creep() -> None:
+        share = 0.0
+        while True:
+            await asyncio.sleep(CREEP_S)
+            share += (1 - share) / 50
+            reporter.progress(share)
+
+    task = asyncio.create_task(creep())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 #: Does one task; what it raises is reported as the task's failure.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,20 +172,13 @@ def _text_file(folder: Path, number: int, text: SourceText, report: SourceReport
     return TextFile(track_id=f"vtt-{language}-{number}", source=text, cue_count=len(cues), data=data)
 
 
-async def extract(
-    source: Path,
-    report: SourceReport,
-    share: Callable[[float], None] = lambda done: None,
-    scratch: Scratch | None = None,
-) -> Extracted:
+async def extract(source: Path, report: SourceReport, scratch: Scratch | None = None) -> Extracted:
     """The storyboard and all text tracks of a source; raises like `sandbox.run`, and `SourceChanged`."""
     board, texts = board_of(report), report.texts[:MOST_TEXTS]
     most = (board.sheet_count + len(texts)) * EXTRACT_LIMITS.file_bytes
     async with (scratch or Scratch()).folder("extract", most) as folder:
         commands = [await _run(source, board_command(report, board), folder)]
-        share(0.5)
         commands += await _texts(source, texts, folder)
-        share(1.0)
         return await asyncio.to_thread(_read, folder, report, board, texts, commands)
 
 

@@ -12,7 +12,7 @@ from services.media import sandbox
 from services.media.errors import SandboxUnavailable
 from services.media.messages import timeline_of
 from services.media.scratch import Scratch
-from services.media.work import Handler, Reporter
+from services.media.work import Handler, Reporter, creeping
 from services.preprocessor import wire
 from services.preprocessor.analyze import analyze
 from services.preprocessor.extract import extract
@@ -35,7 +35,7 @@ class LookTasks:
 
     async def probe(self, task: scheduler.Task, reporter: Reporter) -> preprocessor.ProbeResult:
         """What a source is, and all its frames."""
-        async with self._objects.file(task.probe.source.object_key) as path:
+        async with self._objects.file(task.probe.source.object_key) as path, creeping(reporter):
             found = await probe(path)
         return preprocessor.ProbeResult(
             report=wire.report_message(found.report), timeline=wire.timeline_message(found.timeline)
@@ -64,8 +64,8 @@ class LookTasks:
         """Text tracks, chapters and small pictures, the files stored under keys of this attempt."""
         spec = task.extract
         report = wire.report_of(spec.report)
-        async with self._objects.file(spec.source.object_key) as path:
-            found = await extract(path, report, reporter.progress, self._scratch)
+        async with self._objects.file(spec.source.object_key) as path, creeping(reporter):
+            found = await extract(path, report, self._scratch)
         prefix = f"{spec.output_prefix}/extras"
         sheets = [
             await self._store(f"{prefix}/board-{number:04d}-{task.fence}.jpg", sheet)

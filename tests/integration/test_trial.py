@@ -20,7 +20,7 @@ SIZES = [
 ]
 
 
-async def tried(film: Path) -> tuple[list[TrialPoint], str, list[float]]:
+async def tried(film: Path) -> tuple[list[TrialPoint], str]:
     await make_film(film, SPEC)
     found = await probe(film)
     line, excerpts = found.timeline, []
@@ -34,10 +34,7 @@ async def tried(film: Path) -> tuple[list[TrialPoint], str, list[float]]:
             starts_on_shot_change=False,
         )
         excerpts.append(chunk_of(found, planned))
-    heard: list[float] = []
-    trial = await try_ladder(
-        film, excerpts, clock_of(found), SIZES, [20.0, 32.0], PictureFormat(), heard.append
-    )
+    trial = await try_ladder(film, excerpts, clock_of(found), SIZES, [20.0, 32.0], PictureFormat())
     points = [
         TrialPoint(
             rendition_id=point.rendition_id,
@@ -47,13 +44,12 @@ async def tried(film: Path) -> tuple[list[TrialPoint], str, list[float]]:
         )
         for point in trial.points
     ]
-    return points, trial.problem, heard
+    return points, trial.problem
 
 
 def test_a_trial_measures_every_size_at_every_quality_as_it_is_seen(tmp_path: Path) -> None:
-    points, problem, heard = asyncio.run(tried(tmp_path / "film.mp4"))
+    points, problem = asyncio.run(tried(tmp_path / "film.mp4"))
     assert problem == ""
-    assert heard == [0.5, 1.0]
     found = {(point.rendition_id, point.crf): point for point in points}
     assert set(found) == {(size.rendition_id, crf) for size in SIZES for crf in (20.0, 32.0)}
     for size in SIZES:
@@ -85,7 +81,6 @@ def test_a_trial_that_fails_says_so_instead_of_failing_the_title(tmp_path: Path)
             SIZES,
             [20.0, 32.0],
             PictureFormat(),
-            lambda share: None,
         )
         assert trial.points == ()
         return trial.problem

@@ -8,13 +8,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 
 from kino.encoder.v1 import resources_pb2 as encoder
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from kino.scheduler.v1 import resources_pb2 as scheduler
 from kino.scheduler.v1 import scheduler_pb2 as api
 from services.media.errors import EncoderFailed
-from services.media.work import Reporter, Result, Worker
+from services.media.work import Reporter, Result, Worker, creeping
 
 TASK = scheduler.Task(name="jobs/a/tasks/b", fence=7, probe=preprocessor.ProbeTask())
 RESULT = preprocessor.ProbeResult(report=preprocessor.SourceReport(container="mp4"))
@@ -257,3 +258,28 @@ async def test_a_worker_that_is_stopped_gives_its_tasks_back_and_ends_them() -> 
         assert failed.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
         assert "WORKER_STOPPING" in str(failed.error.details[0])
         await handler.cancelled.wait()
+
+
+async def test_work_that_cannot_say_how_far_it_is_creeps_on_without_ever_being_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.media.work.CREEP_S", 0.0)
+    heard: list[float] = []
+    enough = asyncio.Event()
+
+    class Listener:
+        def progress(self, share: float) -> None:
+            heard.append(share)
+            if len(heard) == 500:
+                enough.set()
+
+        def segments(self, rendition: encoder.EncodedRendition) -> None:
+            raise AssertionError
+
+    async with creeping(Listener()):
+        await enough.wait()
+    count = len(heard)
+    await asyncio.sleep(0)
+    assert len(heard) == count
+    assert heard == sorted(set(heard))
+    assert heard[-1] < 1
