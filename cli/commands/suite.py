@@ -13,6 +13,10 @@ from services.runtime.errors import InvalidArgument
 from services.runtime.logs import configure_logs
 from services.runtime.settings import Settings, load_settings
 
+#: Playback with a disk of its own.
+_EDGE = "edge"
+_EDGE_DISK_BYTES = 10 << 30
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -77,15 +81,20 @@ def serve(
     \b
     kino serve catalog search
     KINO_ENDPOINTS='{"scheduler": "10.0.0.7:9000", …}' kino serve encoder
+    KINO_EDGE_DISK_BYTES=200000000000 kino serve edge   # playback, with a disk for what is watched most
     """
     from cli.serve import serve as serve_services
 
-    unknown = sorted(set(services) - set(SERVICES))
+    unknown = sorted(set(services) - {*SERVICES, _EDGE})
     if unknown:
         raise InvalidArgument(
-            "services", f"{', '.join(unknown)} is no service; there are: {', '.join(SERVICES)}."
+            "services", f"{', '.join(unknown)} is no service; there are: {', '.join([*SERVICES, _EDGE])}."
         )
     settings: Settings = load_settings(config)
+    if _EDGE in services:
+        disk_bytes = settings.edge_disk_bytes or _EDGE_DISK_BYTES
+        settings = settings.model_copy(update={"edge_disk_bytes": disk_bytes})
+        services = list(dict.fromkeys("playback" if name == _EDGE else name for name in services))
     configure_logs(level=settings.log_level, style=settings.log_format)
 
     async def work() -> None:

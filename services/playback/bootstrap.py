@@ -11,6 +11,7 @@ from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from services.playback.cache import ChunkCache
 from services.playback.clients import BillingClient, CatalogClient, HistoryClient, IdentityClient
+from services.playback.disk import Edge
 from services.playback.leases import Leases
 from services.playback.player import Player
 from services.playback.readers import Readers
@@ -25,6 +26,15 @@ from services.runtime.region import Regions
 _PURGE_EVERY_S = 3600.0
 
 
+async def _edge(ctx: Context) -> Edge | None:
+    """The disk tier, where this node has one."""
+    budget_bytes = ctx.settings.edge_disk_bytes
+    if not budget_bytes:
+        return None
+    folder = ctx.settings.edge_dir or ctx.settings.data_dir / "edge"
+    return await asyncio.to_thread(Edge, ctx.objects, folder, budget_bytes, ctx.clock)
+
+
 async def build(ctx: Context) -> ServiceApp:
     """Playback on its database, the origin, and the services it asks."""
     database = ctx.database("playback")
@@ -34,7 +44,7 @@ async def build(ctx: Context) -> ServiceApp:
     catalog = CatalogClient(ctx.channels.stub(CatalogServiceStub))
     titles = Titles(catalog, ctx.clock)
     resume = Resume(HistoryClient(ctx.channels.stub(HistoryServiceStub)))
-    cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes)
+    cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes, await _edge(ctx))
     regions = Regions(ctx.settings.region_header, ctx.settings.region)
     start = StartPlayback(
         entitlements=BillingClient(ctx.channels.stub(BillingServiceStub)),

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from services.playback.chunks import Chunks
+from services.playback.disk import Edge
 from services.playback.errors import SegmentCorrupt, SegmentMissing
 from services.runtime.logs import logger
 from services.runtime.objects import ObjectNotFound, ObjectStore
@@ -20,9 +21,10 @@ _log = logger("playback.cache")
 class ChunkCache:
     """Finds the messages of an object, by its key; objects never change, so neither does what is cached."""
 
-    def __init__(self, objects: ObjectStore, budget_bytes: int) -> None:
-        """Keeps at most `budget_bytes`; a larger object is served and not kept."""
+    def __init__(self, objects: ObjectStore, budget_bytes: int, edge: Edge | None = None) -> None:
+        """Keeps at most `budget_bytes`; a larger object is served and not kept. `edge`: the tier below."""
         self._objects = objects
+        self._edge = edge
         self._budget_bytes = budget_bytes
         self._kept: OrderedDict[str, Chunks] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Chunks]] = {}
@@ -42,6 +44,11 @@ class ChunkCache:
             self._kept.move_to_end(key)
             return found
         return await asyncio.shield(self._load(key, sha256, pack))
+
+    def asked(self, key: str) -> None:
+        """A viewer wants that object now, whether or not it is here."""
+        if self._edge is not None:
+            self._edge.asked(key)
 
     def warm(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> None:
         """Start reading an object that will be wanted soon; a failure shows when it is."""
@@ -68,7 +75,10 @@ class ChunkCache:
         async with self._turn:
             self.load_count += 1
             try:
-                data = await self._objects.get(key, checked=False)  # against the catalogue's, below
+                if self._edge is not None:
+                    data = await self._edge.read(key, sha256)
+                else:
+                    data = await self._objects.get(key, checked=False)  # against the catalogue's, below
             except ObjectNotFound:
                 _log.error("published object is missing", key=key)
                 raise SegmentMissing() from None

@@ -221,6 +221,7 @@ class Player:
         if segment is None:
             raise _absent(media, rendition, number)
         track = _track(rendition)
+        self._cache.asked(segment.object_key)
         return Source(partial(self._chunks, _Part(track=track, segment=segment)), segment.sha256, track)
 
     async def _step(self, media: TitleMedia, stream: _Stream) -> _Step | None:
@@ -281,6 +282,7 @@ class Player:
     ) -> AsyncIterator[bytes]:
         """The parts one after the other, while those that follow are being read."""
         for part, *following in (parts[i:] for i in range(len(parts))):
+            self._cache.asked(part.segment.object_key)
             await self._chunks(part)
             for later in [*following, *ahead][:2]:
                 self._cache.warm(later.segment.object_key, later.segment.sha256, _pack(later))

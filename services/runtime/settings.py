@@ -197,6 +197,14 @@ class Settings(BaseSettings):
     playback_cache_bytes: int = Field(
         default=64 << 20, ge=1 << 20, description="Memory for segments that a playback node keeps at hand."
     )
+    edge_disk_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Disk for the segments an edge keeps; 0: none, and 10 GiB for `kino serve edge`.",
+    )
+    edge_dir: Path | None = Field(
+        default=None, description="Folder of those segments; default: `edge` in the data folder."
+    )
     unary_deadline_s: float = Field(
         default=30.0,
         gt=0,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -25,7 +26,7 @@ from services.playback.bootstrap import build as build_playback
 from services.runtime.app import Running
 from services.runtime.clock import ManualClock
 from services.runtime.status import error_of
-from services.runtime.testing import channel_of, serving, user_token
+from services.runtime.testing import channel_of, serving, settings_in, user_token
 from tests.support.decoding import decode_beeps, decode_pictures
 from tests.support.published import PUBLISHER, Film, Publisher
 from tests.support.streams import play
@@ -451,3 +452,23 @@ async def test_a_deleted_title_stops_within_a_minute(
     await stub.RenewLease(pb.RenewLeaseRequest(lease_token=token))
     clock.advance(20)
     assert await refusal(play(stub, token, 0)) == ("NOT_FOUND", "TITLE_NOT_FOUND")
+
+
+async def test_an_edge_serves_on_from_its_disk_after_a_restart_without_the_origin(
+    tmp_path: Path, film: Film, clock: ManualClock, plans: Plans
+) -> None:
+    settings = settings_in(tmp_path, edge_disk_bytes=1 << 30)
+    services = {"catalog": build_catalog, "billing": plans.build, "playback": build_playback}
+    async with serving(tmp_path, settings=settings, clock=clock, identity=accounts, **services) as process:
+        title = await Publisher(process, film).publish_all()
+        async with channel_of(process, user_token(process, VIEWER, "viewer")) as channel:
+            stub = PlaybackServiceStub(channel)
+            first = await play(stub, (await start(stub, title)).lease.token, 0)
+    shutil.rmtree(settings.objects_folder)
+    async with (
+        serving(tmp_path, settings=settings, clock=clock, identity=accounts, **services) as process,
+        channel_of(process, user_token(process, VIEWER, "viewer")) as channel,
+    ):
+        stub = PlaybackServiceStub(channel)
+        again = await play(stub, (await start(stub, title)).lease.token, 0)
+    assert again.stream() == first.stream()

@@ -1,0 +1,100 @@
+"""Which segments are worth a place on an edge: ranked by what viewers of their rendition do, not by age.
+
+A film is watched in order, so a request says more than its own segment: those who just asked for an earlier
+part of a rendition will soon ask for this one, and those who began it in the last hours show how often it
+will be begun again. A newcomer must be worth clearly more than what it displaces, so that two titles of about
+the same rank don't push each other out in turn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+#: Segments that share a count: about three quarters of a minute.
+PART_SEGMENTS = 8
+#: How soon a play is half forgotten: one count for what is popular these days, one for who watches now.
+LONG_S, SHORT_S = 43_200.0, 900.0
+#: How many parts behind a segment its next viewers are looked for.
+BEHIND_PARTS = 6
+#: What a viewer on the way counts, against one request of the days before.
+ON_THE_WAY = 0.5
+#: A newcomer displaces what is worth less than this part of it.
+HYSTERESIS = 0.9
+#: How many of the kept are looked at to find one of the least worth.
+SAMPLE = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A segment of a rendition of a title."""
+
+    #: The title and the rendition.
+    group: str
+    #: -1 for the init segment.
+    number: int
+
+
+@dataclass(slots=True)
+class _Count:
+    """Requests, each half forgotten after some time."""
+
+    value: float = 0.0
+    at_s: float = 0.0
+
+    def add(self, now_s: float, half_life_s: float) -> None:
+        self.value = self.now(now_s, half_life_s) + 1.0
+        self.at_s = now_s
+
+    def now(self, now_s: float, half_life_s: float) -> float:
+        return self.value * 0.5 ** ((now_s - self.at_s) / half_life_s) if self.value else 0.0
+
+
+@dataclass(slots=True)
+class _Part:
+    long: _Count = field(default_factory=_Count)
+    short: _Count = field(default_factory=_Count)
+
+
+class Placement:
+    """What is known of plays, and what follows for a segment. Knows no bytes and no disk."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._parts: dict[str, dict[int, _Part]] = {}
+        self._random = random.Random(seed)
+
+    def seen(self, item: Item, now_s: float) -> None:
+        """Somebody plays that segment."""
+        part = self._parts.setdefault(item.group, {}).setdefault(item.number // PART_SEGMENTS, _Part())
+        part.long.add(now_s, LONG_S)
+        part.short.add(now_s, SHORT_S)
+
+    def worth(self, item: Item, now_s: float) -> float:
+        """How much it will be asked for; only the order of two values means something."""
+        parts = self._parts.get(item.group)
+        if parts is None:
+            return 0.0
+        number = item.number // PART_SEGMENTS
+        own = parts.get(number)
+        value = own.long.now(now_s, LONG_S) if own else 0.0
+        for behind in range(1, BEHIND_PARTS + 1):
+            part = parts.get(number - behind)
+            if part is not None:
+                value += ON_THE_WAY * part.short.now(now_s, SHORT_S)
+        return value
+
+    def victim(self, kept: Sequence[Item], now_s: float) -> Item:
+        """One of the least worth of those kept, which must not be empty."""
+        some = kept if len(kept) <= SAMPLE else self._random.choices(kept, k=SAMPLE)
+        return min(some, key=lambda item: self.worth(item, now_s))
+
+    def displaces(self, item: Item, victim: Item, now_s: float) -> bool:
+        """Whether a newcomer may take the victim's place."""
+        return self.worth(victim, now_s) < HYSTERESIS * self.worth(item, now_s)
+
+    def forget(self, now_s: float, below: float = 0.01) -> None:
+        """Drop counts that say nothing any more."""
+        for group, parts in list(self._parts.items()):
+            if all(part.long.now(now_s, LONG_S) < below for part in parts.values()):
+                del self._parts[group]

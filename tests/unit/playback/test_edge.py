@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from services.playback.cache import ChunkCache
+from services.playback.chunks import Chunks, Track
+from services.playback.disk import Edge, item_of
+from services.playback.errors import SegmentCorrupt
+from services.playback.placement import Item, Placement
+from services.runtime.clock import ManualClock
+from services.runtime.objects import ObjectNotFound
+from services.runtime.objects_local import LocalObjects
+
+SIZE = 1000
+
+
+def key(title: str, number: int) -> str:
+    return f"media/{title}/job/h264-360/{number:06}-1.m4s"
+
+
+def content(title: str, number: int) -> bytes:
+    return f"{title}{number}".encode().ljust(SIZE, b".")
+
+
+def digest(title: str, number: int) -> bytes:
+    return hashlib.sha256(content(title, number)).digest()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def origin(tmp_path: Path) -> AsyncIterator[LocalObjects]:
+    store = LocalObjects(tmp_path / "origin")
+    for title in "abc":
+        for number in range(3):
+            await store.put(key(title, number), content(title, number))
+    yield store
+    await store.close()
+
+
+def edge_in(tmp_path: Path, origin: LocalObjects, clock: ManualClock, budget: int = 3 * SIZE) -> Edge:
+    return Edge(origin, tmp_path / "edge", budget, clock)
+
+
+async def watched(edge: Edge, title: str, number: int, times: int = 1) -> bytes:
+    for _ in range(times):
+        edge.asked(key(title, number))
+    return await edge.read(key(title, number), digest(title, number))
+
+
+def on_disk(tmp_path: Path) -> int:
+    return sum(file.stat().st_size for file in (tmp_path / "edge").iterdir())
+
+
+async def test_a_thousand_misses_are_one_read_of_the_origin(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    cache = ChunkCache(origin, 1 << 20, edge)
+    pack = partial(Chunks, Track.VIDEO, 0)
+    await asyncio.gather(*(cache.get(key("a", 0), digest("a", 0), pack) for _ in range(1000)))
+    assert (cache.load_count, edge.origin_bytes, edge.disk_bytes) == (1, SIZE, 0)
+
+
+async def test_what_is_kept_survives_a_restart_and_the_loss_of_the_origin(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    await watched(edge_in(tmp_path, origin, clock), "a", 0)
+    await origin.delete(key("a", 0))
+    again = edge_in(tmp_path, origin, clock)
+    assert await watched(again, "a", 0) == content("a", 0)
+    assert (again.kept_bytes, again.disk_bytes, again.origin_bytes) == (SIZE, SIZE, 0)
+
+
+async def test_the_budget_is_never_passed_and_the_watched_title_stays(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    for number in range(3):
+        await watched(edge, "a", number, times=5)
+    for title in "bc":
+        for number in range(3):
+            await watched(edge, title, number)
+            assert on_disk(tmp_path) == edge.kept_bytes == 3 * SIZE
+    before = edge.origin_bytes
+    for number in range(3):
+        await watched(edge, "a", number)
+    assert edge.origin_bytes == before
+
+
+async def test_a_title_that_becomes_hot_displaces_what_nobody_watches_any_more(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    for number in range(3):
+        await watched(edge, "a", number, times=5)
+    clock.advance(3 * 86_400)
+    for number in range(3):
+        await watched(edge, "b", number, times=5)
+    before = edge.origin_bytes
+    for number in range(3):
+        await watched(edge, "b", number)
+    assert edge.origin_bytes == before
+    assert on_disk(tmp_path) <= 3 * SIZE
+
+
+async def test_a_wrong_answer_of_the_origin_is_neither_served_nor_kept(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    with pytest.raises(SegmentCorrupt):
+        await edge.read(key("a", 0), digest("a", 1))
+    assert (edge.kept_bytes, on_disk(tmp_path)) == (0, 0)
+
+
+@pytest.mark.parametrize("damage", [b"", content("a", 0)[:-1], content("b", 0)])
+async def test_a_damaged_file_is_read_again_from_the_origin(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock, damage: bytes
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    await watched(edge, "a", 0)
+    next((tmp_path / "edge").iterdir()).write_bytes(damage)
+    assert await watched(edge, "a", 0) == content("a", 0)
+    assert (edge.disk_bytes, edge.origin_bytes, edge.kept_bytes) == (0, 2 * SIZE, SIZE)
+
+
+async def test_what_an_earlier_process_left_unfinished_or_beyond_the_budget_goes(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    for number in range(3):
+        await watched(edge, "a", number)
+    (tmp_path / "edge" / "half.part").write_bytes(b"half")
+    smaller = edge_in(tmp_path, origin, clock, budget=SIZE)
+    assert (smaller.kept_bytes, on_disk(tmp_path)) == (SIZE, SIZE)
+
+
+async def test_a_missing_object_is_told_as_such(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    with pytest.raises(ObjectNotFound):
+        await edge_in(tmp_path, origin, clock).read(key("d", 0), bytes(32))
+
+
+def test_an_item_is_read_out_of_its_key() -> None:
+    assert item_of(key("a", 12)) == Item("media/a/job/h264-360", 12)
+    assert item_of("media/a/job/h264-360/init.mp4") == Item("media/a/job/h264-360", -1)
+
+
+def test_viewers_on_the_way_make_the_parts_before_them_worth_more() -> None:
+    placement = Placement()
+    for title in ("a", "b"):
+        for number in (0, 8, 16):
+            placement.seen(Item(title, number), 0.0)
+    for _ in range(5):
+        placement.seen(Item("a", 0), 1000.0)
+    assert placement.worth(Item("a", 16), 1000.0) > placement.worth(Item("b", 16), 1000.0)
+    assert placement.worth(Item("a", 0), 1000.0) > placement.worth(Item("a", 0), 200_000.0)
+
+
+def test_two_of_the_same_rank_do_not_push_each_other_out() -> None:
+    placement = Placement()
+    for title in ("a", "b"):
+        placement.seen(Item(title, 0), 0.0)
+    assert not placement.displaces(Item("a", 0), Item("b", 0), 0.0)
+    assert not placement.displaces(Item("b", 0), Item("a", 0), 0.0)
+
+
+def test_counts_that_say_nothing_any_more_are_forgotten() -> None:
+    placement = Placement()
+    placement.seen(Item("a", 0), 0.0)
+    placement.forget(30 * 86_400.0)
+    assert placement._parts == {}
