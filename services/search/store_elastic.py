@@ -175,18 +175,10 @@ class ElasticIndex:
 
     async def search(self, query: str, viewer: Viewer, limit: int) -> list[Hit]:
         """See `TitleIndex.search`."""
-        pieces = " ".join(sorted(terms(lookups(fold(query)))))
-        if not pieces:
+        if not fold(query):
             return []
         with _typed():
-            found = await self._asked().search(
-                index=self._alias,
-                query={"bool": {"must": [{"match": {"pieces": pieces}}], "filter": _may_see(viewer)}},
-                size=max(limit, _CANDIDATES),
-                track_total_hits=False,
-                allow_partial_search_results=False,
-                preference=viewer.subject or None,  # one copy for all pages of a viewer
-            )
+            found = await self._asked().search(index=self._alias, **candidates(query, viewer, limit))
         return rank(query, (Document(**hit["_source"]) for hit in found["hits"]["hits"]))[:limit]
 
     async def built(self) -> bool:
@@ -359,6 +351,24 @@ def _action(document: Document) -> _Action:
     pieces = [] if document.deleted else terms(grams(fold(document.display_name)))
     action = {"_id": document.title, "version": document.version, "version_type": "external"}
     return action, {**asdict(document), "pieces": " ".join(pieces)}
+
+
+def candidates(query: str, viewer: Viewer, limit: int) -> dict[str, Any]:
+    """The request that finds what is then ranked."""
+    pieces = " ".join(sorted(terms(lookups(fold(query)))))
+    return {
+        "query": {"bool": {"must": [{"match": {"pieces": pieces}}], "filter": _may_see(viewer)}},
+        "size": max(limit, _CANDIDATES),
+        "track_total_hits": False,
+        "allow_partial_search_results": False,
+        "preference": viewer.subject or None,  # one copy for all pages of a viewer
+    }
+
+
+def writes(alias: str, documents: Sequence[Document]) -> list[Mapping[str, Any]]:
+    """The lines of a bulk request that writes titles to an alias."""
+    actions = [_action(document) for document in documents]
+    return [line for action, body in actions for line in ({"index": {"_index": alias, **action}}, body)]
 
 
 def _may_see(viewer: Viewer) -> list[dict[str, Any]]:
