@@ -17,9 +17,11 @@ from kino.search.v1 import search_pb2_grpc
 from kino.search.v1.resources_pb2 import TitleDocument, TitleHit
 from services.catalog.bootstrap import build as build_catalog
 from services.runtime.app import Running
+from services.runtime.ids import new_id
 from services.runtime.status import error_of
-from services.runtime.testing import channel_of, service_token, serving, user_token
+from services.runtime.testing import channel_of, service_token, serving, settings_in, user_token
 from services.search.bootstrap import build as build_search
+from tests.engines.elasticsearch import drop_indexes
 
 
 class World:
@@ -35,11 +37,21 @@ class World:
         return search_pb2_grpc.SearchServiceStub(await self.channel(user, *roles))
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(params=["embedded", pytest.param("elasticsearch", marks=pytest.mark.engine)])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    engine: dict[str, Any] = {"search_store": request.param}
     async with AsyncExitStack() as stack:
+        if request.param == "elasticsearch":
+            url, index = request.getfixturevalue("elasticsearch"), f"kino-{new_id()}"
+            engine |= {"elasticsearch_urls": [url], "elasticsearch_index": index}
+            stack.callback(drop_indexes, url, index)
         process = await stack.enter_async_context(
-            serving(tmp_path, catalog=build_catalog, search=build_search)
+            serving(
+                tmp_path,
+                settings=settings_in(tmp_path, **engine),
+                catalog=build_catalog,
+                search=build_search,
+            )
         )
         world = World(process, stack)
         # The first build is over: a later one would forget what the catalog does not know.
