@@ -105,26 +105,30 @@ class Chunks:
 
 
 class Ramp:
-    """How large the next message of a stream is: small at first, small again while its reader stalls."""
+    """How large the next message of a stream is: small at first, and while its reader is slow.
 
-    #: A reader that takes longer than this for one message stalls.
-    STALL_S = 1.0
+    A reader that waits for the film's own pace has a message in memory nearly always, so that is a small one;
+    who takes all there is takes it in large ones, which cost least.
+    """
+
+    #: What a reader takes less than is slow: some times the rate of any rendition.
+    FAST_BYTES_PER_S = 4 << 20
 
     def __init__(self) -> None:
         self._sent_bytes = 0
-        self._stalled = False
+        self._slow = False
 
     def cut(self, start: int, end: int) -> int:
         """Where the message that begins at `start` ends, at most `end`. Never crosses a fixed cut."""
         size = FIRST_BYTES if not self._sent_bytes else SMALL_BYTES
-        if self._sent_bytes >= CUT_BYTES and not self._stalled:
+        if self._sent_bytes >= CUT_BYTES and not self._slow:
             size = CUT_BYTES
         return min(start - start % size + size, end)
 
     def sent(self, size_bytes: int, seconds: float) -> None:
         """A message of that payload was taken by the connection after so many seconds."""
         self._sent_bytes += size_bytes
-        self._stalled = seconds > self.STALL_S
+        self._slow = size_bytes < seconds * self.FAST_BYTES_PER_S
 
 
 def http_body(content_type: str, parts: list[memoryview]) -> bytes:

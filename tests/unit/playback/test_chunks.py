@@ -95,13 +95,16 @@ def test_messages_grow_until_they_are_the_shared_cuts() -> None:
     assert ends == [FIRST_BYTES, *small, 2 * CUT_BYTES, 3 * CUT_BYTES, 4 * CUT_BYTES]
 
 
-def test_a_reader_that_stalls_gets_small_messages_until_it_reads_again() -> None:
+def test_a_slow_reader_gets_small_messages_until_it_is_fast() -> None:
     ramp = Ramp()
     ramp.sent(2 * CUT_BYTES, 0.0)
-    ramp.sent(CUT_BYTES, Ramp.STALL_S + 0.1)
-    stalled = ramp.cut(0, 4 * CUT_BYTES)
-    ramp.sent(SMALL_BYTES, 0.0)
-    assert (stalled, ramp.cut(0, 4 * CUT_BYTES)) == (SMALL_BYTES, CUT_BYTES)
+    sizes = []
+    # At the pace of 5 Mbit/s, whatever the size; then as fast as it can.
+    for bytes_per_s in (625_000, 625_000, 625_000, 100 << 20, 100 << 20):
+        size_bytes = ramp.cut(0, 4 * CUT_BYTES)
+        sizes.append(size_bytes)
+        ramp.sent(size_bytes, size_bytes / bytes_per_s)
+    assert sizes == [CUT_BYTES, SMALL_BYTES, SMALL_BYTES, SMALL_BYTES, CUT_BYTES]
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
