@@ -15,7 +15,7 @@ from services.runtime.errors import FailedPrecondition
 if TYPE_CHECKING:
     from bench.report import Report
 
-_BENCHES = ("edge", "encode", "playback", "startup", "stores")
+_BENCHES = ("edge", "encode", "playback", "scheduler", "startup", "stores")
 
 
 class NoCheckout(FailedPrecondition):

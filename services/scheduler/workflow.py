@@ -133,7 +133,10 @@ class WorkflowEngine:
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the workflows' loop, from the service's loop; without the caller's deadline."""
         future = contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
-        return await asyncio.shield(asyncio.wrap_future(future))
+        inner = asyncio.wrap_future(future)
+        # Who waits may be gone by then; what the engine says at its own end is nobody's news.
+        inner.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(inner)
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> None:
