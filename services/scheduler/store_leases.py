@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, literal_column, select, update
 
 from services.runtime.sql import Database
 from services.scheduler.model import (
@@ -145,7 +145,6 @@ class SqlLeases:
                 select(TASKS)
                 .where(ready, TASKS.c.need.in_(needs), TASKS.c.job_id == chosen.job_id)
                 .where(TASKS.c.priority == priority)
-                .order_by(TASKS.c.task_id)
                 .limit(1)
             )
             row = conn.execute(first).one()
@@ -160,7 +159,8 @@ class SqlLeases:
 
     async def running(self, job_id: str) -> list[Task]:
         """See `Store.running`."""
-        return await self._db.read(lambda conn: _tasks(conn, _RUNNING, TASKS.c.job_id == job_id))
+        of_job = TASKS.c.job_id == job_id, TASKS.c.rank == RANKS[TaskState.RUNNING]
+        return await self._db.read(lambda conn: _tasks(conn, _RUNNING, *of_job))
 
     async def in_state(self, state: TaskState) -> list[Task]:
         """See `Store.in_state`."""
@@ -190,7 +190,9 @@ class SqlLeases:
 
     async def next_retry(self) -> datetime | None:
         """See `Store.next_retry`."""
-        query = select(func.min(TASKS.c.not_before_us)).where(_WAITING, TASKS.c.not_before_us > 0)
+        # In words that the index has: of a parameter the engine can't tell that the index serves.
+        retried = TASKS.c.not_before_us > literal_column("0")
+        query = select(func.min(TASKS.c.not_before_us)).where(_WAITING, retried)
         value = await self._db.read(lambda conn: conn.execute(query).scalar())
         return None if value is None else from_us(value)
 
@@ -322,9 +324,12 @@ def _each(conn: Connection, statement: Any, parameters: list[dict[str, Any]]) ->
 
 
 def _tasks(conn: Connection, *conditions: Any) -> list[Task]:
-    """Tasks without spec and result, in the order of their names."""
-    query = select(*LIGHT).where(*conditions).order_by(TASKS.c.job_id, TASKS.c.task_id)
-    return [task_of(row) for row in conn.execute(query)]
+    """Tasks without spec and result, in the order of their names.
+
+    Sorted here: SQLite would rather walk through all tasks in that order than sort a few.
+    """
+    tasks = [task_of(row) for row in conn.execute(select(*LIGHT).where(*conditions))]
+    return sorted(tasks, key=lambda task: (task.job_id, task.task_id))
 
 
 def _candidates(conn: Connection, needs: Sequence[str], ready: Any, most_per_owner: int) -> list[Candidate]:
