@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from cli.doctor_cassandra import examine_cassandra
 from cli.doctor_s3 import examine_s3
 from cli.doctor_search import examine_search
 from cli.doctor_sql import examine_sql
@@ -13,7 +14,12 @@ from services.runtime.settings import Settings
 
 #: Each looks at one engine, and finds nothing where the settings don't choose it. None raises: that an engine
 #: doesn't answer is a finding.
-CHECKS: Sequence[Callable[[Settings], Awaitable[list[Finding]]]] = (examine_sql, examine_s3, examine_search)
+CHECKS: Sequence[Callable[[Settings], Awaitable[list[Finding]]]] = (
+    examine_sql,
+    examine_cassandra,
+    examine_s3,
+    examine_search,
+)
 
 
 async def examine_engines(settings: Settings) -> list[Finding]:

@@ -167,16 +167,29 @@ class Cassandra:
         return self._session
 
     def _open(self) -> None:
-        cluster = _cluster(self._settings)
+        session = connect(self._settings)
         try:
-            session = _connect(cluster, self._settings.cassandra_datacenter)
             cql_migrations.upgrade(session, self._settings.cassandra_keyspace, _replication(self._settings))
-            self._session = session
         except Exception as error:
+            session.cluster.shutdown()
             raise typed(error) from error
-        finally:
-            if self._session is None:
-                cluster.shutdown()
+        self._session = session
+
+
+def connect(settings: Settings) -> Session:
+    """A session without a keyspace; it blocks. Raises `HistoryUnavailable` and `HistoryMisconfigured`."""
+    cluster = _cluster(settings)
+    try:
+        return cluster.connect()
+    except Exception as error:
+        known = sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
+        cluster.shutdown()
+        if known and settings.cassandra_datacenter not in known:
+            raise HistoryMisconfigured(
+                f"Cassandra has no datacenter {settings.cassandra_datacenter}:"
+                f" set KINO_CASSANDRA_DATACENTER to one of {', '.join(known)}."
+            ) from error
+        raise typed(error) from error
 
 
 def _cluster(settings: Settings) -> Cluster:
@@ -214,19 +227,6 @@ def _replication(settings: Settings) -> dict[str, str | int]:
         "class": "NetworkTopologyStrategy",
         settings.cassandra_datacenter: settings.cassandra_replication,
     }
-
-
-def _connect(cluster: Cluster, datacenter: str) -> Session:
-    try:
-        return cluster.connect()
-    except NoHostAvailable:
-        known = sorted({host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter})
-        if known and datacenter not in known:
-            raise HistoryMisconfigured(
-                f"Cassandra has no datacenter {datacenter}: set KINO_CASSANDRA_DATACENTER to one of"
-                f" {', '.join(known)}."
-            ) from None
-        raise
 
 
 def typed(error: Exception) -> Exception:

@@ -62,6 +62,11 @@ def files(folder: Path = FOLDER) -> dict[int, Path]:
     return {int(path.name.partition("_")[0]): path for path in sorted(folder.glob("*.cql"))}
 
 
+def applied(session: Session) -> set[int]:
+    """The versions that the session's keyspace has."""
+    return {version for (version,) in session.execute(APPLIED) if version is not None}
+
+
 def _use(session: Session, keyspace: str, replication: Mapping[str, str | int]) -> None:
     try:
         session.set_keyspace(keyspace)
@@ -69,7 +74,7 @@ def _use(session: Session, keyspace: str, replication: Mapping[str, str | int]) 
         _change(session, f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {dict(replication)}")
         session.set_keyspace(keyspace)
     try:
-        session.execute(APPLIED)
+        applied(session)
     except InvalidRequest:
         # Nothing guards this table yet. Made on two nodes at once under two ids it would be two tables.
         table_id = uuid.uuid5(uuid.NAMESPACE_OID, f"kino/{keyspace}/schema_versions")
@@ -81,11 +86,10 @@ def _use(session: Session, keyspace: str, replication: Mapping[str, str | int]) 
 
 
 def _missing(session: Session, keyspace: str, folder: Path) -> dict[int, Path]:
-    known = files(folder)
-    applied = {row[0] for row in session.execute(APPLIED) if row[0] is not None}
-    if newer := applied - known.keys():
+    known, there = files(folder), applied(session)
+    if newer := there - known.keys():
         raise KeyspaceTooNew(keyspace, max(newer))
-    return {version: path for version, path in known.items() if version not in applied}
+    return {version: path for version, path in known.items() if version not in there}
 
 
 def _lock(session: Session, owner: str) -> None:

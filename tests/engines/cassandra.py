@@ -178,7 +178,11 @@ def _free(addresses: Sequence[str]) -> int:
 def _access(password: bool) -> dict[str, object]:
     if not password:
         return {}
-    return {"authenticator": "PasswordAuthenticator", "authorizer": "CassandraAuthorizer"}
+    # What was granted a moment ago must count, so that nothing of it is kept in memory.
+    unkept: dict[str, object] = {
+        f"{what}_validity": "0ms" for what in ("permissions", "roles", "credentials")
+    }
+    return unkept | {"authenticator": "PasswordAuthenticator", "authorizer": "CassandraAuthorizer"}
 
 
 def _settings(folder: Path, address: str, ports: tuple[int, int], token: int | None) -> dict[str, object]:
