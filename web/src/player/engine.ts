@@ -47,6 +47,7 @@ export class Engine {
   #closeWire: () => void;
   #closers: (() => void)[] = [];
   #seekTo: number | undefined;
+  #wantedLanguage = "";
 
   constructor(
     readonly video: HTMLVideoElement,
@@ -118,10 +119,13 @@ export class Engine {
     return [...new Set(this.#player.getAudioTracks().map((track) => track.language))];
   }
 
+  /** Sound in another language, in the same codec where there is one. It stays through a change of codec. */
   setLanguage(language: string): void {
-    const track = this.#player.getAudioTracks().find((one) => one.language === language && one.codecs?.startsWith(FAMILY[this.quality.value.codec].audio));
-    const other = track ?? this.#player.getAudioTracks().find((one) => one.language === language);
-    if (other) this.#player.selectAudioTrack(other);
+    this.#wantedLanguage = language;
+    const spoken = this.#player.getAudioTracks().filter((track) => track.language === language);
+    const codec = FAMILY[this.quality.value.codec].audio;
+    const track = spoken.find((one) => one.codecs?.startsWith(codec)) ?? spoken[0];
+    if (track) this.#player.selectAudioTrack(track);
     this.#refresh();
   }
 
@@ -145,7 +149,7 @@ export class Engine {
     const family = FAMILY[this.quality.value.codec];
     this.#player.configure({
       preferredVideo: [{ codec: family.video }],
-      preferredAudio: [{ codec: family.audio }],
+      preferredAudio: [{ codec: family.audio, ...(this.#wantedLanguage ? { language: this.#wantedLanguage } : {}) }],
       // Segments retry by themselves from the byte they lack; what is left to Shaka is the manifest.
       streaming: { bufferingGoal: 30, bufferBehind: 30, rebufferingGoal: 0.5, retryParameters: { maxAttempts: 2, timeout: 0 } },
       manifest: {
