@@ -187,7 +187,8 @@ class Identity:
 
     async def offer_claim(self, current: str | None) -> str | None:
         """The token that makes an operator: `current` if it still does, else a new one; None once used."""
-        token = secrets.token_urlsafe(32)
+        # Digits and letters only: a token that begins with a dash would be an option of the command.
+        token = secrets.token_hex(32)
         now = self._clock.now()
 
         def run(tx: Transaction) -> str | None:
