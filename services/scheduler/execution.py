@@ -67,7 +67,6 @@ class Executor:
         self._clock = clock
         self._make_engine = make_engine
         self._sweep = sweep
-        self._tidy_at = 0.0
         self._news = asyncio.Event()
 
     def wake(self) -> None:
@@ -103,6 +102,15 @@ class Executor:
     async def _work(self, engine: Engine) -> None:
         await engine.launch()
         _log.info("executes workflows", executor=self._id)
+        tidying = asyncio.create_task(self._tidy(engine))
+        try:
+            await self._look(engine)
+        finally:
+            tidying.cancel()
+            await asyncio.gather(tidying, return_exceptions=True)
+
+    async def _look(self, engine: Engine) -> None:
+        """Start what is not started and stand in for who is gone, for ever."""
         started: set[tuple[str, int]] = set()
         while True:
             self._news.clear()
@@ -112,7 +120,6 @@ class Executor:
             started = unfinished
             for other in await engine.others():
                 await self._stand_in(engine, other)
-            await self._tidy(engine)
             try:
                 async with asyncio.timeout(_LOOK_S):
                     await self._news.wait()
@@ -121,13 +128,15 @@ class Executor:
 
     async def _tidy(self, engine: Engine) -> None:
         """Now and then: remove what was written after a job's end, and what nobody needs any more."""
-        if self._clock.monotonic() < self._tidy_at:
-            return
-        self._tidy_at = self._clock.monotonic() + TIDY_EVERY.total_seconds()
-        for job_id in await self._store.unswept_jobs(self._clock.now() - SWEEP_AFTER):
-            await self._sweep(job_id)
-            await self._store.swept(job_id)
-        await engine.purge(self._clock.now() - KEEP_WORKFLOWS)
+        while True:
+            try:
+                for job_id in await self._store.unswept_jobs(self._clock.now() - SWEEP_AFTER):
+                    await self._sweep(job_id)
+                    await self._store.swept(job_id)
+                await engine.purge(self._clock.now() - KEEP_WORKFLOWS)
+            except Exception as error:
+                _log.warning("clearing up failed", problem=str(error), retry_s=TIDY_EVERY.total_seconds())
+            await asyncio.sleep(TIDY_EVERY.total_seconds())
 
     async def _stand_in(self, engine: Engine, other: str) -> None:
         """Take over from an executor that is gone and has no standby: its lock is free."""
