@@ -37,7 +37,7 @@ _POLICY = "; ".join(
         "style-src 'self'",
         "img-src 'self' data: blob:",
         "font-src 'self'",
-        "media-src 'self' blob:",
+        "media-src 'self' blob: data:",
         "connect-src 'self'",
         "worker-src 'self' blob:",
         "manifest-src 'self'",

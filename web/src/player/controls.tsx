@@ -250,7 +250,7 @@ function QualityChoice({ engine }: { engine: Engine }) {
 }
 
 function SoundChoice({ engine }: { engine: Engine }) {
-  const languages = engine.languages();
+  const languages = engine.languages.value;
   if (languages.length < 2) return null;
   return (
     <fieldset>

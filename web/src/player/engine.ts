@@ -39,7 +39,8 @@ export class Engine {
   readonly height = signal(0);
   /** Id of the text track shown; empty: none. */
   readonly text = signal("");
-  /** Language of the sound. */
+  /** Languages of the sound to choose from, and the one heard. */
+  readonly languages = signal<readonly string[]>([]);
   readonly language = signal("");
   readonly error = signal<unknown>(undefined);
 
@@ -112,11 +113,6 @@ export class Engine {
   setText(trackId: string): void {
     this.text.value = trackId;
     for (const element of this.video.querySelectorAll("track")) element.track.mode = element.id === trackId ? "showing" : "disabled";
-  }
-
-  /** Languages of the sound to choose from. */
-  languages(): string[] {
-    return [...new Set(this.#player.getAudioTracks().map((track) => track.language))];
   }
 
   /** Sound in another language, in the same codec where there is one. It stays through a change of codec. */
@@ -249,7 +245,11 @@ export class Engine {
       this.volume.value = video.volume;
       this.muted.value = video.muted;
       this.height.value = video.videoHeight;
-      this.language.value = this.#player.getAudioTracks().find((track) => track.active)?.language ?? "";
+      const sounds = this.#player.getAudioTracks();
+      const languages = [...new Set(sounds.map((track) => track.language))];
+      // While another codec loads there are none: what was offered stays.
+      if (languages.length && languages.join() !== this.languages.value.join()) this.languages.value = languages;
+      this.language.value = sounds.find((track) => track.active)?.language ?? this.language.value;
       if (ready > 0) this.readyS.value = ready;
       // A live manifest has no end of its own; the title's length is known from its first reading.
       if (!this.#player.isLive() && Number.isFinite(video.duration) && video.duration > 0) this.durationS.value = video.duration;
