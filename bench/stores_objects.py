@@ -10,13 +10,11 @@ import hashlib
 import io
 import itertools
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +22,7 @@ import obstore.store
 from minio import Minio
 
 from bench.report import Row
+from bench.timing import Times, rows
 from services.runtime.objects import ObjectStore
 from services.runtime.objects_local import LocalObjects
 from services.runtime.objects_s3 import S3Objects
@@ -35,7 +34,7 @@ _BUCKET = "bench"
 #: Size of an object, and how many are moved in a round.
 _SIZES = {"64 KiB": (64 << 10, 64), "1 MiB": (1 << 20, 24), "16 MiB": (16 << 20, 8)}
 _KINDS = ("put", "get", "checked get", "stream")
-_GOAL = ">=0.8"
+_BARE = "bare minio client in threads"
 Call = Callable[[str], Awaitable[object]]
 
 
@@ -51,18 +50,6 @@ class Way:
     stream: Call
     #: Whole, with its checksum compared.
     checked_get: Call
-
-
-@dataclass(kw_only=True)
-class Times:
-    """Of one kind of call by one way."""
-
-    rates: list[float] = field(default_factory=list)
-    waits_s: list[float] = field(default_factory=list)
-
-    def percentile_ms(self, share: float) -> float:
-        """The wait that `share` of the calls don't exceed."""
-        return sorted(self.waits_s)[min(int(len(self.waits_s) * share), len(self.waits_s) - 1)] * 1e3
 
 
 async def measure(rounds: int) -> list[Row]:
@@ -84,7 +71,7 @@ async def _measured(ways: list[Way], size: str, rounds: int) -> list[Row]:
     size_bytes, count = _SIZES[size]
     content = bytes(range(256)) * (size_bytes // 256)
     numbers = itertools.count()
-    times = {(way.name, kind): Times() for way in ways for kind in _KINDS}
+    times = {kind: {way.name: Times() for way in ways} for kind in _KINDS}
     for round_number in range(rounds + 1):
         for way in ways:
             keys = [f"{size_bytes}/{way.name}/{next(numbers)}" for _ in range(count)]
@@ -95,48 +82,12 @@ async def _measured(ways: list[Way], size: str, rounds: int) -> list[Row]:
                 "stream": way.stream,
             }
             for kind, call in kinds.items():
-                rate, waits_s = await _round(call, keys)
-                if round_number:  # the first opens connections and volumes
-                    times[way.name, kind].rates.append(rate)
-                    times[way.name, kind].waits_s += waits_s
-    return [row for kind in _KINDS for row in _rows(kind, size, times)]
-
-
-async def _round(call: Call, keys: list[str]) -> tuple[float, list[float]]:
-    """Calls per second, and how long each took."""
-    waits_s: list[float] = []
-    turns = asyncio.Semaphore(_AT_A_TIME)
-
-    async def one(key: str) -> None:
-        async with turns:
-            before = time.perf_counter()
-            await call(key)
-            waits_s.append(time.perf_counter() - before)
-
-    before = time.perf_counter()
-    await asyncio.gather(*map(one, keys))
-    return len(keys) / (time.perf_counter() - before), waits_s
-
-
-def _rows(kind: str, size: str, times: dict[tuple[str, str], Times]) -> Iterator[Row]:
-    rate = {name: median(found.rates) for (name, of), found in times.items() if of == kind}
-    for name in ("s3", "local", "obstore"):
-        yield Row(
-            name=f"objects: {kind} {size}, {name}",
-            value=rate[name],
-            unit="calls/s",
-            peer="bare minio client in threads",
-            ratio=rate[name] / rate["bare"],
-            goal=_GOAL if name == "s3" else None,
-        )
-    for name, share in itertools.product(("s3", "local"), (0.5, 0.99)):
-        yield Row(
-            name=f"objects: {kind} {size}, {name}, p{round(share * 100)}",
-            value=times[name, kind].percentile_ms(share),
-            unit="ms",
-            peer="bare minio client in threads",
-            ratio=times[name, kind].percentile_ms(share) / times["bare", kind].percentile_ms(share),
-        )
+                # The first round opens connections and volumes.
+                counted = times[kind][way.name] if round_number else Times()
+                await counted.round(call, keys, at_a_time=_AT_A_TIME)
+    return [
+        row for kind in _KINDS for row in rows(f"objects: {kind} {size}", times[kind], peer=_BARE, ours="s3")
+    ]
 
 
 def _ours(name: str, store: ObjectStore) -> Way:
@@ -176,7 +127,7 @@ def _bare(server: S3Server, pool: ThreadPoolExecutor) -> Way:
         return lambda *args: asyncio.get_running_loop().run_in_executor(pool, call, *args)
 
     return Way(
-        name="bare",
+        name=_BARE,
         put=threaded(put),
         get=threaded(get),
         stream=threaded(stream),

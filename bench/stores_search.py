@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from elasticsearch import AsyncElasticsearch
 
 from bench.report import Row
+from bench.timing import Times, rows
 from services.runtime.sql import Database
 from services.search.model import Document, Viewer
 from services.search.store import TitleIndex
@@ -19,8 +18,8 @@ from services.search.store_elastic import ElasticIndex, candidates, writes
 from services.search.store_sqlite import SqliteIndex
 from tests.engines.elasticsearch import ElasticsearchServer
 
-_TITLES, _BATCH, _SEARCHES = 1_000, 100, 50
-_GOAL = ">=0.8"
+_TITLES, _BATCH, _CALLS, _HITS = 1_000, 100, 20, 200
+_BARE = "bare client"
 _VIEWER = Viewer(subject="users/bench")
 Call = Callable[[int], Awaitable[Any]]
 
@@ -54,37 +53,34 @@ async def _measured(
         )
 
     async def bare_search(number: int) -> None:
-        await client.search(index="kino-bench", **candidates(_query(number), _VIEWER, 200))
+        await client.search(index="kino-bench", **candidates(_query(number), _VIEWER, _HITS))
 
-    ways: dict[str, tuple[Call, Call]] = {
-        "elasticsearch": (lambda n: port.put(_batch(n)), lambda n: port.search(_query(n), _VIEWER, 200)),
-        "bare client": (bare_put, bare_search),
-        "embedded": (lambda n: embedded.put(_batch(n)), lambda n: embedded.search(_query(n), _VIEWER, 200)),
+    ways: dict[str, dict[str, Call]] = {
+        "put": {
+            "elasticsearch": lambda n: port.put(_batch(n)),
+            _BARE: bare_put,
+            "embedded": lambda n: embedded.put(_batch(n)),
+        },
+        "search": {
+            "elasticsearch": lambda n: port.search(_query(n), _VIEWER, _HITS),
+            _BARE: bare_search,
+            "embedded": lambda n: embedded.search(_query(n), _VIEWER, _HITS),
+        },
     }
-    rates: dict[tuple[str, str], list[float]] = {}
-    batch = 0
-    for _ in range(rounds):
-        for name, (put, search) in ways.items():
-            puts = _TITLES // _BATCH
-            rates.setdefault((name, "put"), []).append(await _rate(put, range(batch, batch + puts)))
-            rates.setdefault((name, "search"), []).append(await _rate(search, range(_SEARCHES)))
-            batch += puts
-    return [_row(name, kind, rates) for name, kind in rates if name != "bare client"]
-
-
-async def _rate(call: Call, numbers: range) -> float:
-    began = time.perf_counter()
-    for number in numbers:
-        await call(number)
-    return len(numbers) / (time.perf_counter() - began)
-
-
-def _row(name: str, kind: str, rates: dict[tuple[str, str], list[float]]) -> Row:
-    rate, bare = median(rates[name, kind]), median(rates["bare client", kind])
-    title = f"search {name}: {kind}"
-    if name == "embedded":
-        return Row(name=title, value=rate, unit="calls/s")
-    return Row(name=title, value=rate, unit="calls/s", peer="bare client", ratio=rate / bare, goal=_GOAL)
+    times = {kind: {name: Times() for name in calls} for kind, calls in ways.items()}
+    first = 0
+    for turn in range(rounds + 1):
+        for kind, calls in ways.items():
+            for name, call in calls.items():
+                # Each way puts newer versions than the one before. The first round opens connections.
+                keys = range(first, first + _CALLS)
+                first += _CALLS
+                await (times[kind][name] if turn else Times()).round(call, keys, at_a_time=1)
+    return [
+        row
+        for kind, found in times.items()
+        for row in rows(f"search: {kind}", found, peer=_BARE, ours="elasticsearch")
+    ]
 
 
 def _batch(number: int) -> list[Document]:
