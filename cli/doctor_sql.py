@@ -28,7 +28,8 @@ _SERVER = text(
     "extract(epoch FROM clock_timestamp())::float8 AS now, current_user AS me, "
     "current_setting('synchronous_standby_names') AS wanted, "
     "pg_has_role(current_user, 'pg_monitor', 'USAGE') AS may_see, "
-    "(SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS standbys"
+    "(SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' "
+    "AND sync_state IN ('sync', 'quorum')) AS standbys"
 )
 _RIGHTS = text(
     "SELECT has_schema_privilege(current_schema(), 'CREATE') "

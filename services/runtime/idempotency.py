@@ -80,10 +80,11 @@ def replay_or_run(
     if not request_id:
         return fn()
     digest = hashlib.sha256(request_bytes).digest()
+    key = (_TABLE.c.scope == scope) & (_TABLE.c.request_id == request_id)
+    # The lock makes a repetition something to commit, so that it too waits for a standby: the effect that it
+    # answers for may be one whose wait was cut short.
     row = conn.execute(
-        select(_TABLE.c.request_sha256, _TABLE.c.response).where(
-            _TABLE.c.scope == scope, _TABLE.c.request_id == request_id
-        )
+        select(_TABLE.c.request_sha256, _TABLE.c.response).where(key).with_for_update()
     ).first()
     if row is not None:
         if row.request_sha256 != digest:

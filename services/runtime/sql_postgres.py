@@ -61,7 +61,7 @@ _AWAY = frozenset({"55P03", "25P03", "42P01"})
 
 _STANDBY = text(
     "SELECT current_setting('synchronous_standby_names') <> '' AND EXISTS "
-    "(SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))"
+    "(SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum'))"
 )
 
 

@@ -251,7 +251,7 @@ class PostgresCluster:
         self.primary.start()
         for standby in self.standbys:
             self.add_standby(standby)
-        self._require_standby()
+        self.require_standby()
 
     def stop(self) -> None:
         """End and remove everything; standbys first, so that nothing is left to wait for."""
@@ -283,7 +283,7 @@ class PostgresCluster:
             if node is not self.primary:
                 self._make_slot(node)
                 _set(node, "primary_conninfo", self._conninfo(node))
-        self._require_standby()
+        self.require_standby()
         return self.primary
 
     def wait_for_standbys(self, count: int) -> None:
@@ -291,8 +291,8 @@ class PostgresCluster:
         query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state <> 'async'"
         wait_until(lambda: self.primary.value(query) == count, 30, f"{count} synchronous standbys")
 
-    def _require_standby(self) -> None:
-        # A promoted node has no such rule of its own until it is told: it would answer for itself alone.
+    def require_standby(self) -> None:
+        """Let commits wait for any one standby. A promoted node has no such rule until it is told."""
         names = ", ".join(_slot(node) for node in self.standbys)
         _set(self.primary, "synchronous_standby_names", f"ANY 1 ({names})")
         self.wait_for_standbys(sum(1 for node in self.standbys if node.answers()))
