@@ -30,9 +30,9 @@ from services.runtime.sql import Database
 from tests.engines.cassandra import CassandraCluster
 
 _AT_A_TIME = 8
-_CALLS = 80
+CALLS = 80
 #: Views there are, ten of a profile.
-_NOTED, _PROFILES = 40, 4
+VIEWS, _PROFILES = 40, 4
 _DAY_S = 86_400
 _SECOND_NS = 1_000_000_000
 _BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -126,12 +126,12 @@ async def _note(noting: _Noting) -> dict[str, list[Sent]]:
     """What each kind of call sends."""
     noted: dict[str, list[Sent]] = {}
     store = CassandraHistory(noting)
-    for kind, call in _calls(store).items():
-        for number in range(2 * _NOTED):
+    for kind, call in calls(store).items():
+        for number in range(2 * VIEWS):
             noting.sent = []
             await call(number)
             # A view's first report sends more than all that follow.
-            if number >= _NOTED:
+            if number >= VIEWS:
                 noted.setdefault(kind, []).append(noting.sent)
     return noted
 
@@ -143,17 +143,17 @@ async def _measured(
     noted: dict[str, list[Sent]],
     rounds: int,
 ) -> list[Row]:
-    loop, numbers = asyncio.get_running_loop(), itertools.count(2 * _NOTED)
+    loop, numbers = asyncio.get_running_loop(), itertools.count(2 * VIEWS)
     times = {kind: {name: Times() for name in (*stores, _BARE)} for kind in noted}
 
     for turn in range(rounds + 1):
         for kind, of_kind in times.items():
-            keys = [next(numbers) for _ in range(_CALLS)]
+            keys = [next(numbers) for _ in range(CALLS)]
 
             def replayed(number: int, sent: list[Sent] = noted[kind]) -> Awaitable[None]:
                 return loop.run_in_executor(pool, bare.replay, sent[number % len(sent)])
 
-            ways = {name: _calls(store)[kind] for name, store in stores.items()} | {_BARE: replayed}
+            ways = {name: calls(store)[kind] for name, store in stores.items()} | {_BARE: replayed}
             for name, call in ways.items():
                 # The first round opens connections and prepares.
                 await (of_kind[name] if turn else Times()).round(call, keys, at_a_time=_AT_A_TIME)
@@ -164,7 +164,7 @@ async def _measured(
     ]
 
 
-def _calls(store: HistoryStore) -> dict[str, Callable[[int], Awaitable[object]]]:
+def calls(store: HistoryStore) -> dict[str, Callable[[int], Awaitable[object]]]:
     return {
         "record": lambda number: store.record(_report(number)),
         "view": lambda number: store.view(_report(number).key),
@@ -174,7 +174,7 @@ def _calls(store: HistoryStore) -> dict[str, Callable[[int], Awaitable[object]]]
 
 def _report(number: int) -> Report:
     """The next report of one of the views, from a viewer who began at the start and is further on."""
-    view, position_ns = number % _NOTED, (number + 5) * _SECOND_NS
+    view, position_ns = number % VIEWS, (number + 5) * _SECOND_NS
     return Report(
         key=Key(profile=f"users/u/profiles/p{view % _PROFILES}", title=f"titles/t{view}"),
         order=Order(start_time=_BEGAN, lease="leases/bench", sequence=number + 1),

@@ -38,7 +38,7 @@ __all__ = [
 T = TypeVar("T")
 
 _ATTEMPTS = 10
-_MAX_PAUSE_S = 0.5
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.002, 0.5
 _READERS = 4
 
 
@@ -182,7 +182,7 @@ class _Run:
         renewed = False
         for attempt in range(_ATTEMPTS):
             if attempt:
-                time.sleep(random.uniform(0, min(0.01 * 2**attempt, _MAX_PAUSE_S)))
+                time.sleep(random.uniform(0, min(_FIRST_PAUSE_S * 2**attempt, _MAX_PAUSE_S)))
             if self._deadline is not None and time.monotonic() > self._deadline:
                 raise DeadlineExceeded()  # nobody waits for it any more
             try:
