@@ -47,7 +47,9 @@ def real_engines() -> Iterator[RealEngines]:
         with ThreadPoolExecutor(len(makers)) as pool:
             started = [pool.submit(make, folder) for make in makers]
         for one in started:
-            stack.callback(one.result()[-1])
+            # Those that started end, also where another one did not.
+            if one.exception() is None:
+                stack.callback(one.result()[-1])
         (sql, lose_primary, _), (history, lose_node, _), (objects, _, _), (search, _, _) = (
             one.result() for one in started
         )
