@@ -21,7 +21,11 @@ from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
 from services.media.time import NS_PER_SECOND, rescale, segment_of
 from services.runtime.errors import InvalidArgument
 
-_CODECS = {"h264": media_pb2.VIDEO_CODEC_H264, "av1": media_pb2.VIDEO_CODEC_AV1}
+_CODECS = {
+    "h264": media_pb2.VIDEO_CODEC_H264,
+    "hevc": media_pb2.VIDEO_CODEC_HEVC,
+    "av1": media_pb2.VIDEO_CODEC_AV1,
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +38,7 @@ def play(
     title: Annotated[str, typer.Argument(help="`titles/…`")],
     offset: Annotated[str | None, typer.Option(help="Where to start; default: where you stopped.")] = None,
     until: Annotated[str | None, typer.Option(help="Where to stop; default: the end.")] = None,
-    codec: Annotated[str, typer.Option(help="h264 or av1.")] = "h264",
+    codec: Annotated[str, typer.Option(help="h264, hevc or av1.")] = "h264",
     max_height: Annotated[int, typer.Option(help="Highest picture height; 0 for the best.")] = 0,
     out: Annotated[str, typer.Option(help="File to write, or - for a pipe; default: count only.")] = "",
     device: Annotated[str, typer.Option(help="Name of this device.")] = "kino command",

@@ -41,6 +41,7 @@ HISTORY_TIMEOUT_S = 1.5
 
 VIDEO_CODECS = {
     media_pb2.VIDEO_CODEC_H264: VideoCodec.H264,
+    media_pb2.VIDEO_CODEC_HEVC: VideoCodec.HEVC,
     media_pb2.VIDEO_CODEC_AV1: VideoCodec.AV1,
 }
 AUDIO_CODECS = {media_pb2.AUDIO_CODEC_AAC: AudioCodec.AAC, media_pb2.AUDIO_CODEC_OPUS: AudioCodec.OPUS}

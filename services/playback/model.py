@@ -23,6 +23,7 @@ class VideoCodec(enum.Enum):
     """How pictures are coded."""
 
     H264 = "H.264"
+    HEVC = "HEVC"
     AV1 = "AV1"
 
 
@@ -34,7 +35,11 @@ class AudioCodec(enum.Enum):
 
 
 #: The sound that goes with the pictures unless another is asked for.
-MATCHING = {VideoCodec.H264: AudioCodec.AAC, VideoCodec.AV1: AudioCodec.OPUS}
+MATCHING = {
+    VideoCodec.H264: AudioCodec.AAC,
+    VideoCodec.HEVC: AudioCodec.AAC,
+    VideoCodec.AV1: AudioCodec.OPUS,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -394,7 +395,8 @@ class Dispatcher:
             )
             for holding in self._held()
         ]
-        workers = [session.known() for session in self._sessions.values()]
+        # An open stream is a sign of life, also of a worker that has nothing to say.
+        workers = [replace(session.known(), last_seen=now) for session in self._sessions.values()]
         self._drop(await self._store.renew(workers, heard, now))
         for job_id in {each.lease.job_id for each in heard}:
             self._signals.changed(job_id)

@@ -128,6 +128,19 @@ async def test_no_worker_gets_more_tasks_than_slots_or_one_it_cannot_do(sql_data
     assert tasks_of(two) == ["t2"]
 
 
+async def test_a_worker_with_nothing_to_do_stays_connected(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    idle = await d.worker("idle")
+    for _ in range(4):
+        await d.later(LEASE / 2)
+    (known,) = await d.store.workers(d.clock.now() - LEASE)
+    assert (known.worker_id, known.connected(d.clock.now())) == ("idle", True)
+
+    await d.dispatcher.goodbye(idle)
+    (known,) = await d.store.workers(d.clock.now() - LEASE)
+    assert not known.connected(d.clock.now())
+
+
 async def test_better_tiers_go_first_whatever_their_order_of_arrival(sql_database: Database) -> None:
     d = await desk(sql_database)
     await d.job("j", task(0), task(1, tier=Tier.HIGHLIGHT), task(2, AUDIO, tier=Tier.OPENING))
