@@ -51,7 +51,8 @@ class Child:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), _STOP_AFTER_S)
+            async with asyncio.timeout(_STOP_AFTER_S):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -107,7 +107,8 @@ class Gateway:
             while not stop.is_set():
                 self.set_endpoints({name: await _resolved(nodes) for name, nodes in endpoints.items()})
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _RESOLVE_EVERY_S)
+                    async with asyncio.timeout(_RESOLVE_EVERY_S):
+                        await stop.wait()
         finally:
             await self.child.stop()
 

@@ -57,7 +57,8 @@ class Outbox:
                 continue
             wait_s = _FIRST_WAIT_S
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _LOOK_EVERY_S)
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._wake.wait()
 
     async def send_some(self) -> bool:
         """Send what has waited longest; False when there was nothing."""
@@ -113,7 +114,8 @@ class Collector:
             due_s = await self.collect_some()
             if due_s > 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), min(due_s, _SWEEP_WAIT_S))
+                    async with asyncio.timeout(min(due_s, _SWEEP_WAIT_S)):
+                        await self._wake.wait()
 
     async def collect_some(self) -> float:
         """Make the next sweep if it is due; seconds until one may be, 0 when it was."""

@@ -147,7 +147,8 @@ class Life:
 
     async def _answers(self, dependency: Dependency, *, known: bool) -> bool:
         try:
-            await asyncio.wait_for(dependency.check(), _CHECK_WITHIN_S)
+            async with asyncio.timeout(_CHECK_WITHIN_S):
+                await dependency.check()
             return True
         except ResourceExhausted:
             return True  # too busy to be asked is not away

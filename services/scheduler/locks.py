@@ -111,7 +111,8 @@ class PostgresLock:
     async def settle(self) -> None:
         """See `Lock.settle`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.lost.wait(), _SETTLE_S)
+            async with asyncio.timeout(_SETTLE_S):
+                await self.lost.wait()
 
     async def release(self) -> None:
         """See `Lock.release`."""

@@ -72,7 +72,8 @@ class Search:
                 await self.rebuild()
                 self._whole = True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._failed.wait(), _LOOK_EVERY_S)
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._failed.wait()
 
     async def close(self) -> None:
         """Give up a rebuild that is under way; the old index stays."""
