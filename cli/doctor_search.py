@@ -7,6 +7,7 @@ from services.runtime.errors import KinoError
 from services.runtime.settings import Settings
 
 _CHECK = "elasticsearch"
+_MOST_CLOCK_ERROR_S = 5.0
 
 
 async def examine_search(settings: Settings) -> list[Finding]:
@@ -27,6 +28,13 @@ async def examine_search(settings: Settings) -> list[Finding]:
         await index.close()
     if seen.oldest_version < OLDEST_SERVER:
         return [wrong(_CHECK, f"A node is of version {seen.oldest_version}: Kino needs {OLDEST_SERVER}.")]
+    if not seen.may_write:
+        alias = settings.elasticsearch_index
+        return [wrong(_CHECK, f"The API key lacks the privilege `all` on {alias} and {alias}-*: grant it.")]
+    if abs(seen.clock_ahead_s) > _MOST_CLOCK_ERROR_S:
+        way = "ahead of" if seen.clock_ahead_s > 0 else "behind"
+        sentence = f"A node's clock is {abs(seen.clock_ahead_s):.0f} s {way} ours: keep both by NTP."
+        return [wrong(_CHECK, sentence)]
     if not seen.status:
         return [warning(_CHECK, "There is no search index yet: the search service makes it at its start.")]
     if seen.status == "red":

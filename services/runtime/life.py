@@ -162,7 +162,11 @@ class Life:
 
     def _say_away(self, dependency: Dependency, error: Exception) -> None:
         problem = error.message if isinstance(error, KinoError) else str(error) or type(error).__name__
-        _log.warning("engine is away", service=self._app.name, engine=dependency.name, problem=problem)
+        # What the driver said: a wrong password looks like an engine that is away.
+        cause = str(error.__cause__ or "").partition("\n")[0]
+        _log.warning(
+            "engine is away", service=self._app.name, engine=dependency.name, problem=problem, cause=cause
+        )
 
 
 async def supervise(name: str, work: Work) -> None:

@@ -11,6 +11,7 @@ titles stay as marks: it forgets the versions of deleted documents after a minut
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -107,6 +108,10 @@ class Seen:
 
     #: Major version of the oldest node.
     oldest_version: int
+    #: Of the node that is furthest from ours; negative when it is behind.
+    clock_ahead_s: float
+    #: Whether we may make, fill and delete indexes of our name.
+    may_write: bool
     #: Titles in the answering index; None when there is none, or it can't be counted.
     title_count: int | None
     #: Whether that index was built to its end.
@@ -239,7 +244,13 @@ class ElasticIndex:
         """Look at server and index, and change nothing. Raises what keeps Kino from using them."""
         with _typed():
             nodes = await self._asked().nodes.info(filter_path="nodes.*.version")
+            clocks = await self._asked().nodes.stats(metric="os", filter_path="nodes.*.timestamp")
+            # A server without security has no such call, and lets everybody do everything.
+            rights = await self._asked(ignore_status=[400, 404, 405]).security.has_privileges(
+                index=[{"names": [self._alias, f"{self._alias}-*"], "privileges": ["all"]}]
+            )
         versions = [int(node["version"].split(".")[0]) for node in nodes["nodes"].values()]
+        ahead_s = max((node["timestamp"] / 1e3 - time.time() for node in clocks["nodes"].values()), key=abs)
         state, count, status = await self.state(), None, ""
         if state.answering is not None:
             with _typed():
@@ -248,7 +259,14 @@ class ElasticIndex:
                 if status != "red":
                     alive = {"term": {"deleted": False}}
                     count = (await self._asked().count(index=state.answering, query=alive))["count"]
-        return Seen(oldest_version=min(versions), title_count=count, whole=state.whole, status=status)
+        return Seen(
+            oldest_version=min(versions),
+            clock_ahead_s=ahead_s,
+            may_write=rights.body.get("has_all_requested", True),
+            title_count=count,
+            whole=state.whole,
+            status=status,
+        )
 
     async def _damaged(self, index: str) -> bool:
         """Whether the server has given the index's data up: every copy is missing or corrupt."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,12 @@ async def test_an_index_of_others_is_told(tmp_path: Path, elasticsearch: str) ->
     state, sentence = await look(tmp_path, elasticsearch, elasticsearch_index=alias)
     request(elasticsearch, f"/{alias}", "DELETE")
     assert (state, "KINO_ELASTICSEARCH_INDEX" in sentence) == ("wrong", True)
+
+
+async def test_a_clock_that_is_off_is_told(
+    tmp_path: Path, elasticsearch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    monkeypatch.setattr("services.search.store_elastic.time.time", lambda: now() + 60)
+    state, sentence = await look(tmp_path, elasticsearch, elasticsearch_index=f"kino-test-{new_id()}")
+    assert (state, "60 s behind ours" in sentence) == ("wrong", True)
