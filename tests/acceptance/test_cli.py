@@ -101,7 +101,7 @@ def test_an_unknown_codec_is_a_wrong_command_line(codec: str) -> None:
     done = run_kino("play", "titles/x", "--codec", codec)
 
     assert done.returncode == 2
-    assert "h264, av1" in done.stderr
+    assert "h264, hevc, av1" in done.stderr
 
 
 def test_nobody_at_the_address_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
