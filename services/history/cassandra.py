@@ -16,6 +16,7 @@ from cassandra import (
     AuthenticationFailed,
     ConsistencyLevel,
     DriverException,
+    InvalidRequest,
     RequestValidationException,
     Unauthorized,
 )
@@ -239,6 +240,10 @@ def typed(error: Exception) -> Exception:
             )
         if isinstance(cause, Unauthorized):
             return HistoryMisconfigured(f"Cassandra refuses what Kino needs: {cause}.")
+        if isinstance(cause, InvalidRequest) and "does not exist" in str(cause):
+            # The driver counts a schema as agreed without nodes that it holds for down: one that comes back,
+            # or joins, learns of a new table a moment after it takes requests.
+            return HistoryUnavailable(retry_after_ms=_RETRY_AFTER_MS)
     away = isinstance(error, NoHostAvailable | DriverException | ConnectionException)
     if away and not isinstance(error, RequestValidationException):
         return HistoryUnavailable(retry_after_ms=_RETRY_AFTER_MS)

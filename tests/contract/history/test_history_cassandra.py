@@ -140,6 +140,11 @@ async def test_a_mistake_in_a_statement_is_not_taken_for_an_engine_that_is_away(
         await opened.run("SELECT nothing FROM views")
 
 
+async def test_a_table_that_a_node_has_yet_to_learn_of_is_waited_for(opened: Cassandra) -> None:
+    with pytest.raises(HistoryUnavailable):
+        await opened.run("SELECT profile FROM not_there_yet")
+
+
 async def test_settings_that_name_no_cluster_are_refused_with_what_to_do(cassandra: dict[str, Any]) -> None:
     for wrong, sentence in (
         ({"cassandra_datacenter": "moon"}, "KINO_CASSANDRA_DATACENTER to one of datacenter1"),
