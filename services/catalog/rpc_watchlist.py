@@ -56,6 +56,14 @@ class WatchlistServicer(watchlist_pb2_grpc.WatchlistServiceServicer):
         await self._watchlist.remove(profile, entry)
         return pb.DeleteWatchlistEntryResponse()
 
+    async def ClearWatchlist(
+        self, request: pb.ClearWatchlistRequest, context: Any
+    ) -> pb.ClearWatchlistResponse:
+        """See the contract."""
+        require_user(request.parent)
+        await self._watchlist.clear(request.parent)
+        return pb.ClearWatchlistResponse()
+
 
 def _message(entry: Entry, caller: Caller) -> res.WatchlistEntry:
     message = res.WatchlistEntry(

@@ -138,6 +138,9 @@ class Session(Protocol):
     def unwatch(self, profile: str, entry: str) -> None:
         """Take the title or series with this id off a list."""
 
+    def unwatch_all(self, profile: str) -> None:
+        """Empty a list."""
+
     def watched(
         self, profile: str, after: tuple[datetime, str] | None, limit: int
     ) -> list[tuple[str, datetime]]:

@@ -127,6 +127,10 @@ class SqlSeries:
             delete(WATCHLIST).where(WATCHLIST.c.profile == profile, WATCHLIST.c.subject.in_(subjects))
         )
 
+    def unwatch_all(self, profile: str) -> None:
+        """See `Session.unwatch_all`."""
+        self._connection.execute(delete(WATCHLIST).where(WATCHLIST.c.profile == profile))
+
     def watched(
         self, profile: str, after: tuple[datetime, str] | None, limit: int
     ) -> list[tuple[str, datetime]]:

@@ -52,6 +52,10 @@ class Watchlist:
         """Take the title or series with this id off; that it wasn't on the list is no error."""
         await self._store.write(lambda session: session.unwatch(profile, entry))
 
+    async def clear(self, profile: str) -> None:
+        """Take all off."""
+        await self._store.write(lambda session: session.unwatch_all(profile))
+
     async def entries(
         self, viewer: Viewer, profile: str, after: tuple[datetime, str] | None, limit: int
     ) -> list[Entry]:

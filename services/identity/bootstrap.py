@@ -6,7 +6,12 @@ import asyncio
 import os
 from pathlib import Path
 
+from kino.catalog.v1.watchlist_pb2 import ClearWatchlistRequest
+from kino.catalog.v1.watchlist_pb2_grpc import WatchlistServiceStub
+from kino.history.v1.history_pb2 import ClearHistoryRequest
+from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1 import identity_pb2_grpc
+from services.identity.background import Eraser
 from services.identity.passwords import Argon2Passwords
 from services.identity.rpc import IdentityServicer
 from services.identity.store_sql import SqlStore
@@ -29,12 +34,19 @@ async def build(ctx: Context) -> ServiceApp:
     database = ctx.database("identity", synchronous=True)
     argon2 = await asyncio.to_thread(Argon2Passwords)
     path = claim_file(ctx.settings.data_dir)
+    erasing = asyncio.Event()
     identity = Identity(
         store=SqlStore(database),
         passwords=argon2,
         tokens=Tokens(ctx.signer, ctx.sealer),
         clock=ctx.clock,
         claimed=lambda: path.unlink(missing_ok=True),
+        deleted=erasing.set,
+    )
+    history, watchlist = ctx.channels.stub(HistoryServiceStub), ctx.channels.stub(WatchlistServiceStub)
+    erase = (
+        lambda profile: history.ClearHistory(ClearHistoryRequest(parent=profile)),
+        lambda profile: watchlist.ClearWatchlist(ClearWatchlistRequest(parent=profile)),
     )
     servicer = IdentityServicer(identity, Pager(ctx.sealer, ctx.clock))
 
@@ -52,6 +64,7 @@ async def build(ctx: Context) -> ServiceApp:
                 then=lambda: _offer_claim(identity, path),
             )
         ],
+        background=[Eraser(identity, erase, ctx.clock, erasing).run],
         close=close,
     )
 

@@ -141,6 +141,17 @@ class Profile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Erasure:
+    """An order to erase what other services hold of a deleted profile."""
+
+    #: Resource name.
+    profile: str
+    due_time: datetime
+    #: How often it is still to be done.
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RefreshToken:
     """What a refresh token says once its seal is open."""
 

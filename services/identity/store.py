@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from services.identity.model import Account, Claim, Profile, Role, Session, User
+from services.identity.model import Account, Claim, Erasure, Profile, Role, Session, User
 
 T = TypeVar("T")
 
@@ -51,6 +51,15 @@ class Transaction(Protocol):
 
     def delete_profile(self, profile_id: str) -> None:
         """Succeeds when there is none."""
+
+    def save_erasure(self, erasure: Erasure) -> None:
+        """Insert or replace the profile's."""
+
+    def next_erasure(self) -> Erasure | None:
+        """The one due first."""
+
+    def remove_erasure(self, profile: str) -> None:
+        """It is done for good."""
 
     def session(self, session_id: str) -> Session | None:
         """A session that hasn't been deleted."""

@@ -24,7 +24,17 @@ from sqlalchemy import (
     update,
 )
 
-from services.identity.model import Account, Claim, EmailTaken, Profile, Role, Session, User, email_key
+from services.identity.model import (
+    Account,
+    Claim,
+    EmailTaken,
+    Erasure,
+    Profile,
+    Role,
+    Session,
+    User,
+    email_key,
+)
 from services.identity.store import Transaction
 from services.runtime import idempotency
 from services.runtime.columns import UtcTime
@@ -53,6 +63,13 @@ profiles = Table(
     Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
     Column("display_name", Text, nullable=False),
     Column("create_time", UtcTime, nullable=False),
+)
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("profile", Text, primary_key=True),
+    Column("due_time", UtcTime, nullable=False, index=True),
+    Column("rounds", Integer, nullable=False),
 )
 sessions = Table(
     "sessions",
@@ -164,6 +181,17 @@ class SqlTransaction:
 
     def delete_profile(self, profile_id: str) -> None:
         self._conn.execute(delete(profiles).where(profiles.c.id == profile_id))
+
+    def save_erasure(self, erasure: Erasure) -> None:
+        self.remove_erasure(erasure.profile)
+        self._conn.execute(insert(erasures).values(**vars(erasure)))
+
+    def next_erasure(self) -> Erasure | None:
+        row = self._conn.execute(select(erasures).order_by(erasures.c.due_time).limit(1)).first()
+        return None if row is None else Erasure(**row._mapping)
+
+    def remove_erasure(self, profile: str) -> None:
+        self._conn.execute(delete(erasures).where(erasures.c.profile == profile))
 
     def session(self, session_id: str) -> Session | None:
         row = self._conn.execute(select(sessions).where(sessions.c.id == session_id)).first()

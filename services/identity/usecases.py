@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from services.identity.model import (
@@ -18,6 +18,7 @@ from services.identity.model import (
     Claim,
     ClaimInvalid,
     EmailTaken,
+    Erasure,
     Grant,
     LastOperator,
     LastProfile,
@@ -40,6 +41,9 @@ from services.runtime.clock import Clock
 from services.runtime.errors import NotFound
 from services.runtime.ids import new_id
 from services.runtime.text import display_text
+
+#: A stream that ran when its profile was deleted has ended by then, with its last report.
+LAST_ERASURE_AFTER = timedelta(days=1)
 
 
 class Passwords(Protocol):
@@ -92,10 +96,11 @@ class Identity:
         tokens: Tokens,
         clock: Clock,
         claimed: Callable[[], None] = lambda: None,
+        deleted: Callable[[], None] = lambda: None,
     ) -> None:
-        """`claimed` is called once the operator's claim is used."""
+        """`claimed` is called once the claim is used, `deleted` when there is something to erase."""
         self._store, self._passwords, self._tokens, self._clock = store, passwords, tokens, clock
-        self._claimed = claimed
+        self._claimed, self._deleted = claimed, deleted
 
     async def sign_up(self, form: Application, request_id: str) -> Joined:
         """Raises `EmailTaken`. A repeated request proves itself by the password and gets a fresh session."""
@@ -290,7 +295,7 @@ class Identity:
         return await self._store.read(run)
 
     async def delete_profile(self, user_id: str, profile_id: str) -> None:
-        """Raises `NotFound` or `LastProfile`."""
+        """What other services hold of it is erased later. Raises `NotFound` or `LastProfile`."""
         name = f"users/{user_id}/profiles/{profile_id}"
 
         def run(tx: Transaction) -> None:
@@ -300,6 +305,24 @@ class Identity:
             if len(profiles) == 1:
                 raise LastProfile(name)
             tx.delete_profile(profile_id)
+            tx.save_erasure(Erasure(profile=name, due_time=self._clock.now(), rounds=2))
+
+        await self._store.write(run)
+        self._deleted()
+
+    async def next_erasure(self) -> Erasure | None:
+        """The one to be done first, due or not."""
+        return await self._store.read(lambda tx: tx.next_erasure())
+
+    async def erased(self, erasure: Erasure) -> None:
+        """It was done: plan the next round, if any."""
+
+        def run(tx: Transaction) -> None:
+            if erasure.rounds > 1:
+                due = self._clock.now() + LAST_ERASURE_AFTER
+                tx.save_erasure(replace(erasure, due_time=due, rounds=erasure.rounds - 1))
+            else:
+                tx.remove_erasure(erasure.profile)
 
         await self._store.write(run)
 

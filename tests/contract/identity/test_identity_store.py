@@ -12,6 +12,7 @@ from services.identity.model import (
     Account,
     Claim,
     EmailTaken,
+    Erasure,
     Profile,
     Role,
     Session,
@@ -134,6 +135,27 @@ class TestProfiles:
     async def test_a_profile_needs_its_user(self, store: SqlStore) -> None:
         with pytest.raises(IntegrityError):
             await store.write(lambda tx: tx.add_profile(profile(1)))
+
+    async def test_erasures_are_kept_by_profile_and_come_in_the_order_they_are_due(
+        self, store: SqlStore
+    ) -> None:
+        def erasure(number: int, seconds: int, rounds: int = 2) -> Erasure:
+            due = NOW + timedelta(seconds=seconds)
+            return Erasure(profile=f"users/u1/profiles/p{number}", due_time=due, rounds=rounds)
+
+        async def first() -> Erasure | None:
+            return await store.read(lambda tx: tx.next_erasure())
+
+        assert await first() is None
+        await given(
+            store,
+            lambda tx: tx.save_erasure(erasure(1, 1)),
+            lambda tx: tx.save_erasure(erasure(2, 2)),
+            lambda tx: tx.save_erasure(erasure(1, 3, rounds=1)),
+        )
+        assert await first() == erasure(2, 2)
+        await given(store, lambda tx: tx.remove_erasure(erasure(2, 2).profile))
+        assert await first() == erasure(1, 3, rounds=1)
 
 
 class TestSessions:

@@ -29,7 +29,7 @@ from kino.catalog.v1 import resources_pb2 as kino_dot_catalog_dot_v1_dot_resourc
 from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/catalog/v1/watchlist.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fkino/catalog/v1/resources.proto\x1a\x1bkino/common/v1/access.proto\"\xc8\x01\n\x1b\x43reateWatchlistEntryRequest\x12K\n\x06parent\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\x12:\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x1f.kino.catalog.v1.WatchlistEntryB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"N\n\x1c\x43reateWatchlistEntryResponse\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.kino.catalog.v1.WatchlistEntry\"\xa0\x01\n\x14ListWatchlistRequest\x12K\n\x06parent\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"b\n\x15ListWatchlistResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.kino.catalog.v1.WatchlistEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x1b\x44\x65leteWatchlistEntryRequest\x12\x63\n\x04name\x18\x01 \x01(\tBU\xe2\x41\x01\x02\xbaHNrL2J^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}/watchlist/[a-z0-9-]{1,63}$\"\x1e\n\x1c\x44\x65leteWatchlistEntryResponse2\x87\x04\n\x10WatchlistService\x12\xad\x01\n\x14\x43reateWatchlistEntry\x12,.kino.catalog.v1.CreateWatchlistEntryRequest\x1a-.kino.catalog.v1.CreateWatchlistEntryResponse\"8\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02.\")/v1/{parent=users/*/profiles/*}/watchlist:\x01*\x12\x95\x01\n\rListWatchlist\x12%.kino.catalog.v1.ListWatchlistRequest\x1a&.kino.catalog.v1.ListWatchlistResponse\"5\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=users/*/profiles/*}/watchlist\x12\xaa\x01\n\x14\x44\x65leteWatchlistEntry\x12,.kino.catalog.v1.DeleteWatchlistEntryRequest\x1a-.kino.catalog.v1.DeleteWatchlistEntryResponse\"5\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02+*)/v1/{name=users/*/profiles/*/watchlist/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkino/catalog/v1/watchlist.proto\x12\x0fkino.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fkino/catalog/v1/resources.proto\x1a\x1bkino/common/v1/access.proto\"\xc8\x01\n\x1b\x43reateWatchlistEntryRequest\x12K\n\x06parent\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\x12:\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x1f.kino.catalog.v1.WatchlistEntryB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"N\n\x1c\x43reateWatchlistEntryResponse\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.kino.catalog.v1.WatchlistEntry\"\xa0\x01\n\x14ListWatchlistRequest\x12K\n\x06parent\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"b\n\x15ListWatchlistResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.kino.catalog.v1.WatchlistEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x1b\x44\x65leteWatchlistEntryRequest\x12\x63\n\x04name\x18\x01 \x01(\tBU\xe2\x41\x01\x02\xbaHNrL2J^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}/watchlist/[a-z0-9-]{1,63}$\"\x1e\n\x1c\x44\x65leteWatchlistEntryResponse\"d\n\x15\x43learWatchlistRequest\x12K\n\x06parent\x18\x01 \x01(\tB;\xe2\x41\x01\x02\xbaH4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$\"\x18\n\x16\x43learWatchlistResponse2\xab\x05\n\x10WatchlistService\x12\xad\x01\n\x14\x43reateWatchlistEntry\x12,.kino.catalog.v1.CreateWatchlistEntryRequest\x1a-.kino.catalog.v1.CreateWatchlistEntryResponse\"8\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02.\")/v1/{parent=users/*/profiles/*}/watchlist:\x01*\x12\x95\x01\n\rListWatchlist\x12%.kino.catalog.v1.ListWatchlistRequest\x1a&.kino.catalog.v1.ListWatchlistResponse\"5\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=users/*/profiles/*}/watchlist\x12\xaa\x01\n\x14\x44\x65leteWatchlistEntry\x12,.kino.catalog.v1.DeleteWatchlistEntryRequest\x1a-.kino.catalog.v1.DeleteWatchlistEntryResponse\"5\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02+*)/v1/{name=users/*/profiles/*/watchlist/*}\x12\xa1\x01\n\x0e\x43learWatchlist\x12&.kino.catalog.v1.ClearWatchlistRequest\x1a\'.kino.catalog.v1.ClearWatchlistResponse\">\x88\xb2\x19\x02\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=users/*/profiles/*}/watchlist:clear:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,12 +50,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWATCHLISTREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_DELETEWATCHLISTENTRYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEWATCHLISTENTRYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272HNrL2J^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}/watchlist/[a-z0-9-]{1,63}$'
+  _globals['_CLEARWATCHLISTREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_CLEARWATCHLISTREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\272H4r220^users/[a-z0-9-]{1,63}/profiles/[a-z0-9-]{1,63}$'
   _globals['_WATCHLISTSERVICE'].methods_by_name['CreateWatchlistEntry']._loaded_options = None
   _globals['_WATCHLISTSERVICE'].methods_by_name['CreateWatchlistEntry']._serialized_options = b'\210\262\031\002\202\323\344\223\002.\")/v1/{parent=users/*/profiles/*}/watchlist:\001*'
   _globals['_WATCHLISTSERVICE'].methods_by_name['ListWatchlist']._loaded_options = None
   _globals['_WATCHLISTSERVICE'].methods_by_name['ListWatchlist']._serialized_options = b'\210\262\031\002\202\323\344\223\002+\022)/v1/{parent=users/*/profiles/*}/watchlist'
   _globals['_WATCHLISTSERVICE'].methods_by_name['DeleteWatchlistEntry']._loaded_options = None
   _globals['_WATCHLISTSERVICE'].methods_by_name['DeleteWatchlistEntry']._serialized_options = b'\210\262\031\002\202\323\344\223\002+*)/v1/{name=users/*/profiles/*/watchlist/*}'
+  _globals['_WATCHLISTSERVICE'].methods_by_name['ClearWatchlist']._loaded_options = None
+  _globals['_WATCHLISTSERVICE'].methods_by_name['ClearWatchlist']._serialized_options = b'\210\262\031\002\202\323\344\223\0024\"//v1/{parent=users/*/profiles/*}/watchlist:clear:\001*'
   _globals['_CREATEWATCHLISTENTRYREQUEST']._serialized_start=207
   _globals['_CREATEWATCHLISTENTRYREQUEST']._serialized_end=407
   _globals['_CREATEWATCHLISTENTRYRESPONSE']._serialized_start=409
@@ -68,6 +72,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEWATCHLISTENTRYREQUEST']._serialized_end=883
   _globals['_DELETEWATCHLISTENTRYRESPONSE']._serialized_start=885
   _globals['_DELETEWATCHLISTENTRYRESPONSE']._serialized_end=915
-  _globals['_WATCHLISTSERVICE']._serialized_start=918
-  _globals['_WATCHLISTSERVICE']._serialized_end=1437
+  _globals['_CLEARWATCHLISTREQUEST']._serialized_start=917
+  _globals['_CLEARWATCHLISTREQUEST']._serialized_end=1017
+  _globals['_CLEARWATCHLISTRESPONSE']._serialized_start=1019
+  _globals['_CLEARWATCHLISTRESPONSE']._serialized_end=1043
+  _globals['_WATCHLISTSERVICE']._serialized_start=1046
+  _globals['_WATCHLISTSERVICE']._serialized_end=1729
 # @@protoc_insertion_point(module_scope)

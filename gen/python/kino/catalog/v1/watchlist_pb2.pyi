@@ -171,3 +171,42 @@ class DeleteWatchlistEntryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteWatchlistEntryResponse: _TypeAlias = DeleteWatchlistEntryResponse  # noqa: Y015
+
+@_typing.final
+class ClearWatchlistRequest(_message.Message):
+    """Request message for `WatchlistService.ClearWatchlist`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. Format: `users/{user}/profiles/{profile}`."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearWatchlistRequest: _TypeAlias = ClearWatchlistRequest  # noqa: Y015
+
+@_typing.final
+class ClearWatchlistResponse(_message.Message):
+    """Response message for `WatchlistService.ClearWatchlist`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearWatchlistResponse: _TypeAlias = ClearWatchlistResponse  # noqa: Y015

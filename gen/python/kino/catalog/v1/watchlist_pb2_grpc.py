@@ -50,6 +50,11 @@ class WatchlistServiceStub:
                 request_serializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.DeleteWatchlistEntryRequest.SerializeToString,
                 response_deserializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.DeleteWatchlistEntryResponse.FromString,
                 _registered_method=True)
+        self.ClearWatchlist = channel.unary_unary(
+                '/kino.catalog.v1.WatchlistService/ClearWatchlist',
+                request_serializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.ClearWatchlistRequest.SerializeToString,
+                response_deserializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.ClearWatchlistResponse.FromString,
+                _registered_method=True)
 
 
 class WatchlistServiceServicer:
@@ -78,6 +83,13 @@ class WatchlistServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClearWatchlist(self, request, context):
+        """Takes all entries off the list of a profile. An empty list is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WatchlistServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +107,11 @@ def add_WatchlistServiceServicer_to_server(servicer, server):
                     servicer.DeleteWatchlistEntry,
                     request_deserializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.DeleteWatchlistEntryRequest.FromString,
                     response_serializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.DeleteWatchlistEntryResponse.SerializeToString,
+            ),
+            'ClearWatchlist': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearWatchlist,
+                    request_deserializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.ClearWatchlistRequest.FromString,
+                    response_serializer=kino_dot_catalog_dot_v1_dot_watchlist__pb2.ClearWatchlistResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +196,33 @@ class WatchlistService:
             '/kino.catalog.v1.WatchlistService/DeleteWatchlistEntry',
             kino_dot_catalog_dot_v1_dot_watchlist__pb2.DeleteWatchlistEntryRequest.SerializeToString,
             kino_dot_catalog_dot_v1_dot_watchlist__pb2.DeleteWatchlistEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearWatchlist(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.catalog.v1.WatchlistService/ClearWatchlist',
+            kino_dot_catalog_dot_v1_dot_watchlist__pb2.ClearWatchlistRequest.SerializeToString,
+            kino_dot_catalog_dot_v1_dot_watchlist__pb2.ClearWatchlistResponse.FromString,
             options,
             channel_credentials,
             insecure,

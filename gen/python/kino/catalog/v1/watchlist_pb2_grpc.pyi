@@ -24,6 +24,8 @@ class WatchlistServiceStub:
     """Lists what a profile wants to watch, last added first. What it can't see now is left out and comes back when it can."""
     DeleteWatchlistEntry: _aio.UnaryUnaryMultiCallable[_watchlist_pb2.DeleteWatchlistEntryRequest, _watchlist_pb2.DeleteWatchlistEntryResponse]
     """Takes an entry off the list. Deleting what is not on it succeeds."""
+    ClearWatchlist: _aio.UnaryUnaryMultiCallable[_watchlist_pb2.ClearWatchlistRequest, _watchlist_pb2.ClearWatchlistResponse]
+    """Takes all entries off the list of a profile. An empty list is no error."""
 
 class WatchlistServiceServicer(metaclass=_abc_1.ABCMeta):
     """What each profile wants to watch. Only the account's own user, operators and services get at it."""
@@ -53,5 +55,13 @@ class WatchlistServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_watchlist_pb2.DeleteWatchlistEntryRequest, _abc.Awaitable[_watchlist_pb2.DeleteWatchlistEntryResponse]],
     ) -> _abc.Awaitable[_watchlist_pb2.DeleteWatchlistEntryResponse]:
         """Takes an entry off the list. Deleting what is not on it succeeds."""
+
+    @_abc_1.abstractmethod
+    def ClearWatchlist(
+        self,
+        request: _watchlist_pb2.ClearWatchlistRequest,
+        context: _aio.ServicerContext[_watchlist_pb2.ClearWatchlistRequest, _abc.Awaitable[_watchlist_pb2.ClearWatchlistResponse]],
+    ) -> _abc.Awaitable[_watchlist_pb2.ClearWatchlistResponse]:
+        """Takes all entries off the list of a profile. An empty list is no error."""
 
 def add_WatchlistServiceServicer_to_server(servicer: WatchlistServiceServicer, server: _aio.Server) -> None: ...

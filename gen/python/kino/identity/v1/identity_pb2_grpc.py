@@ -194,7 +194,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProfile(self, request, context):
-        """Deletes a profile. The last one of a user can't be deleted (`LAST_PROFILE`).
+        """Deletes a profile, its history and its watchlist; these two within moments, or as soon as their services answer. The
+        last one of a user can't be deleted (`LAST_PROFILE`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class IdentityServiceStub:
     ListProfiles: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListProfilesRequest, _identity_pb2.ListProfilesResponse]
     """Lists a user's profiles, oldest first."""
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteProfileRequest, _identity_pb2.DeleteProfileResponse]
-    """Deletes a profile. The last one of a user can't be deleted (`LAST_PROFILE`)."""
+    """Deletes a profile, its history and its watchlist; these two within moments, or as soon as their services answer. The
+    last one of a user can't be deleted (`LAST_PROFILE`).
+    """
     ListDevices: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListDevicesRequest, _identity_pb2.ListDevicesResponse]
     """Lists the devices that are signed in, last used first, all at once: a user has at most 100."""
     DeleteDevice: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteDeviceRequest, _identity_pb2.DeleteDeviceResponse]
@@ -162,7 +164,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteProfileRequest,
         context: _aio.ServicerContext[_identity_pb2.DeleteProfileRequest, _abc.Awaitable[_identity_pb2.DeleteProfileResponse]],
     ) -> _abc.Awaitable[_identity_pb2.DeleteProfileResponse]:
-        """Deletes a profile. The last one of a user can't be deleted (`LAST_PROFILE`)."""
+        """Deletes a profile, its history and its watchlist; these two within moments, or as soon as their services answer. The
+        last one of a user can't be deleted (`LAST_PROFILE`).
+        """
 
     @_abc_1.abstractmethod
     def ListDevices(

@@ -161,6 +161,40 @@ export declare type DeleteWatchlistEntryResponse = Message<"kino.catalog.v1.Dele
 export declare const DeleteWatchlistEntryResponseSchema: GenMessage<DeleteWatchlistEntryResponse>;
 
 /**
+ * Request message for `WatchlistService.ClearWatchlist`.
+ *
+ * @generated from message kino.catalog.v1.ClearWatchlistRequest
+ */
+export declare type ClearWatchlistRequest = Message<"kino.catalog.v1.ClearWatchlistRequest"> & {
+  /**
+   * Required. Format: `users/{user}/profiles/{profile}`.
+   *
+   * @generated from field: string parent = 1;
+   */
+  parent: string;
+};
+
+/**
+ * Describes the message kino.catalog.v1.ClearWatchlistRequest.
+ * Use `create(ClearWatchlistRequestSchema)` to create a new message.
+ */
+export declare const ClearWatchlistRequestSchema: GenMessage<ClearWatchlistRequest>;
+
+/**
+ * Response message for `WatchlistService.ClearWatchlist`.
+ *
+ * @generated from message kino.catalog.v1.ClearWatchlistResponse
+ */
+export declare type ClearWatchlistResponse = Message<"kino.catalog.v1.ClearWatchlistResponse"> & {
+};
+
+/**
+ * Describes the message kino.catalog.v1.ClearWatchlistResponse.
+ * Use `create(ClearWatchlistResponseSchema)` to create a new message.
+ */
+export declare const ClearWatchlistResponseSchema: GenMessage<ClearWatchlistResponse>;
+
+/**
  * What each profile wants to watch. Only the account's own user, operators and services get at it.
  *
  * @generated from service kino.catalog.v1.WatchlistService
@@ -196,6 +230,16 @@ export declare const WatchlistService: GenService<{
     methodKind: "unary";
     input: typeof DeleteWatchlistEntryRequestSchema;
     output: typeof DeleteWatchlistEntryResponseSchema;
+  },
+  /**
+   * Takes all entries off the list of a profile. An empty list is no error.
+   *
+   * @generated from rpc kino.catalog.v1.WatchlistService.ClearWatchlist
+   */
+  clearWatchlist: {
+    methodKind: "unary";
+    input: typeof ClearWatchlistRequestSchema;
+    output: typeof ClearWatchlistResponseSchema;
   },
 }>;
 

@@ -829,7 +829,8 @@ export declare const IdentityService: GenService<{
     output: typeof ListProfilesResponseSchema;
   },
   /**
-   * Deletes a profile. The last one of a user can't be deleted (`LAST_PROFILE`).
+   * Deletes a profile, its history and its watchlist; these two within moments, or as soon as their services answer. The
+   * last one of a user can't be deleted (`LAST_PROFILE`).
    *
    * @generated from rpc kino.identity.v1.IdentityService.DeleteProfile
    */
