@@ -19,6 +19,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -26,6 +27,11 @@ from av.video.stream import VideoStream
 #: More frames than twelve hours at 120 a second.
 MAX_FRAMES = 6_000_000
 MAX_CHAPTERS = 1000
+#: Sample entries of Dolby Vision that other decoders can't show rightly ("Dolby Vision Streams Within the ISO
+#: Base Media File Format", section 3); in other containers the metadata of the frames tells.
+DOLBY_TAGS = frozenset({"dvh1", "dvhe", "dva1", "dvav", "dav1"})
+DOLBY_DATA = (Type.DOVI_RPU_BUFFER, Type.DOVI_METADATA)
+UNSPECIFIED = 2
 #: Frames decoded at the start to learn what only the decoder knows.
 HEAD_FRAMES = 12
 
@@ -135,6 +141,7 @@ def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
     """What only decoded frames say, and when the first one is shown."""
     container.seek(0, backward=True)
     rotation, interlaced, first, pixel_format = 0, False, None, None
+    dolby = stream.codec_context.codec_tag in DOLBY_TAGS
     colors: dict[str, int] = {}
     try:
         for number, frame in enumerate(container.decode(stream)):
@@ -143,12 +150,19 @@ def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
             rotation = frame.rotation if number == 0 else rotation
             colors = colors or _colors(frame)
             interlaced = interlaced or frame.interlaced_frame
+            dolby = dolby or any(one in frame.side_data for one in DOLBY_DATA)
             if number >= HEAD_FRAMES:
                 break
     except av.FFmpegError as error:
         raise Refused("SOURCE_UNSUPPORTED", f"its pictures do not decode ({error})") from None
     if first is None:
         raise Refused("SOURCE_UNSUPPORTED", "its pictures do not decode")
+    if dolby and colors["transfer"] == UNSPECIFIED:
+        raise Refused(
+            "SOURCE_UNSUPPORTED",
+            "its pictures are Dolby Vision of profile 5, whose colours only its own decoders know:"
+            " export it as HDR10, HLG or in the standard range",
+        )
     return {
         # FFmpeg turns anticlockwise.
         "rotation": -round(rotation) % 360,

@@ -15,6 +15,7 @@ from services.media.errors import (
     SourceIsPlaylist,
     SourceNotMedia,
     SourceTruncated,
+    SourceUnsupported,
 )
 from services.media.sandbox import ffmpeg
 from services.media.testfilm import FilmSpec, make_film
@@ -80,6 +81,20 @@ def made(kind: str, film: Path, folder: Path) -> Path:
         transform(film, out, *extra)
     elif kind == "a picture":
         out = transform(film, folder / "source.png", "-frames:v", "1")
+    elif kind == "Dolby Vision alone":
+        colors = "setparams=color_primaries=unknown:color_trc=unknown:colorspace=unknown"
+        x265 = [
+            "-c:v",
+            "libx265",
+            "-preset",
+            "ultrafast",
+            "-tag:v",
+            "hvc1",
+            "-x265-params",
+            "log-level=error",
+        ]
+        transform(film, out, "-t", "1", "-vf", colors, *x265)
+        out.write_bytes(out.read_bytes().replace(b"hvc1", b"dvh1"))
     elif kind == "cut MP4, index first":
         cut_short(transform(film, out, "-c", "copy", "-movflags", "+faststart"))
     elif kind == "cut MP4, index last":
@@ -104,6 +119,7 @@ def made(kind: str, film: Path, folder: Path) -> Path:
         ("cut MP4, index last", SourceTruncated),
         ("cut mkv", SourceTruncated),
         ("cut ts", SourceTruncated),
+        ("Dolby Vision alone", SourceUnsupported),
     ],
 )
 async def test_what_is_no_whole_film_is_refused_with_its_reason(
