@@ -128,6 +128,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
+        except grpc.aio.InternalError:
+            # A message could not be sent: the client left in the middle of it. gRPC tells that only later.
+            code = grpc.StatusCode.CANCELLED
+            raise asyncio.CancelledError from None
         except grpc.aio.AbortError:
             code = context.code()
             raise

@@ -23,6 +23,9 @@ from services.runtime.validation import prepare
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
+#: Calls a process holds at once, streams included; more are answered RESOURCE_EXHAUSTED.
+MAX_CALLS = 8192
+
 SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
     # Two processes must never share a port silently.
     ("grpc.so_reuseport", 0),
@@ -37,14 +40,14 @@ SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
     # Mobile clients ping often; none is thrown out for it.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # By itself gRPC cancels calls at random while 1,000 wait to be taken up, as when a premiere starts.
+    # `MAX_CALLS` is the one limit, and it is told to the client.
+    ("grpc.server.max_pending_requests", MAX_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_CALLS),
 )
 
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-
-
-#: Calls a process holds at once, streams included; more are answered RESOURCE_EXHAUSTED.
-MAX_CALLS = 8192
 
 
 class PortInUse(FailedPrecondition):

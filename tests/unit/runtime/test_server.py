@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,43 @@ async def test_a_client_that_stops_reading_and_cancels_frees_the_handler(
     await call.read()
     call.cancel()
     await asyncio.wait_for(left.wait(), 10)
+
+
+async def test_clients_that_leave_in_the_middle_of_a_message_are_no_incidents(
+    stub: ProbeStub, handler: Handler
+) -> None:
+    # About one in fourteen of those who leave is in the middle of a message.
+    left = asyncio.Semaphore(0)
+
+    async def flood(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield Note(text="x" * 1_000_000)
+        finally:
+            left.release()
+
+    handler.stream_with = flood
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(4):
+            calls = [stub.Repeat(Note()) for _ in range(50)]
+            for call in calls:
+                await call.read()
+            for call in calls:
+                call.cancel()
+            for _ in calls:
+                await asyncio.wait_for(left.acquire(), 10)
+    ended = [(entry["event"], entry.get("code")) for entry in logs if entry["event"] in ("call", "incident")]
+    assert set(ended) == {("call", "CANCELLED")}
+
+
+async def test_calls_that_arrive_all_at_once_are_all_answered(process: Running) -> None:
+    # More than gRPC lets wait by itself; all are on their way before the server takes up the first.
+    texts = [str(number) for number in range(5000)]
+    async with AsyncExitStack() as stack:
+        stubs = [ProbeStub(await stack.enter_async_context(channel_of(process))) for _ in range(4)]
+        calls = [stubs[number % 4].Public(Note(text=text)) for number, text in enumerate(texts)]
+        answers = await asyncio.gather(*calls)
+    assert [answer.text for answer in answers] == texts
 
 
 async def test_a_request_that_breaks_its_contract_is_refused_by_field(stub: ProbeStub) -> None:
