@@ -116,11 +116,12 @@ class Artwork:
 
     def _frame(self, session: Session, viewer: Viewer, name: str, title_id: str, offset_ns: int) -> Frame:
         _owned(session, viewer, name)
-        title, media = owned(session, viewer, title_id), session.media(title_id)
+        title = owned(session, viewer, title_id)
+        media = session.media(title_id, title.job)
         rendition = _rendition(media) if media else None
         if media is None or rendition is None or rendition.init is None:
             raise FrameNotReady(title_id)
-        details = session.details(title_id)
+        details = session.details(title_id, media.job)
         ticks = self._pictures.frame_ticks(MediaView(title=title, media=media, details=details), offset_ns)
         number = bisect_right(details.starts, ticks) - 1
         found = session.segments(title_id, media.job, rendition.rendition_id, max(number, 0), 1)

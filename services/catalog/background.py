@@ -128,5 +128,7 @@ class Collector:
         for prefix in sweep.prefixes:
             async for entry in self._objects.list(prefix):
                 await self._objects.delete(entry.key)
+        if sweep.source_key:
+            await self._objects.delete(sweep.source_key)
         await self._catalog.swept(sweep)
         return 0.0

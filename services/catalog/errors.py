@@ -26,8 +26,22 @@ class TitleChanged(Aborted):
     fields = ("title",)
 
 
+class MediaNotFound(NotFound):
+    """titles/{title} has no media of {job}, or none any more."""
+
+    reason = "MEDIA_NOT_FOUND"
+    fields = ("title", "job")
+
+
+class MediaReplaced(FailedPrecondition):
+    """A newer source of titles/{title} took the place of what {job} made: upload that again if need be."""
+
+    reason = "MEDIA_REPLACED"
+    fields = ("title", "job")
+
+
 class MediaExists(FailedPrecondition):
-    """titles/{title} has media of {job} already; only failed media can be replaced."""
+    """titles/{title} has media of {job} already; only failed media is replaced unasked."""
 
     reason = "MEDIA_EXISTS"
     fields = ("title", "job")

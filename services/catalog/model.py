@@ -15,6 +15,7 @@ from services.catalog.errors import (
     MediaComplete,
     MediaExists,
     MediaFailed,
+    MediaReplaced,
     NotTheJob,
     SegmentAfterLast,
     SegmentOutsideGrid,
@@ -60,8 +61,12 @@ class Title:
     create_time: datetime
     update_time: datetime
     version: int = 1
-    #: `jobs/{job}`; empty without a source.
+    #: `jobs/{job}` whose media plays or will play first; empty without a source.
     job: str = ""
+    #: `jobs/{job}` whose media takes the place of what plays once it is playable; empty: none.
+    next_job: str = ""
+    #: Why that one failed, a serialised `google.rpc.Status`.
+    next_error: bytes | None = None
     duration_ns: int | None = None
     #: A serialised `google.rpc.Status`; not read here.
     error: bytes | None = None
@@ -87,6 +92,15 @@ class Title:
         if self.playable_time is not None:
             return State.PLAYABLE
         return State.PROCESSING if self.job else State.CREATED
+
+    def state_of(self, media: Media) -> State:
+        """How far one of its media is, also one that is on its way or was replaced."""
+        if media.job == self.job:
+            return self.state
+        if media.job == self.next_job and self.next_error is not None:
+            return State.FAILED
+        playable, complete = media.progress()
+        return State.COMPLETE if complete else State.PLAYABLE if playable else State.PROCESSING
 
     @property
     def visible(self) -> bool:
@@ -130,36 +144,60 @@ class Title:
 
     def check_job(self, job: str) -> None:
         """Raises `NotTheJob` or `MediaFailed` unless `job` may add media."""
-        if job != self.job:
+        if job not in (self.job, self.next_job):
             raise NotTheJob(self.title_id, job)
-        if self.error is not None:
+        if (self.error if job == self.job else self.next_error) is not None:
             raise MediaFailed(self.title_id)
 
-    def check_free(self, job: str) -> None:
-        """Raises `MediaExists` when another job's media is there and hasn't failed."""
-        if self.job not in ("", job) and self.error is None:
+    def check_free(self, job: str, *, replaces: bool) -> None:
+        """Raises `MediaExists` when another job's media is there, hasn't failed, and isn't to be replaced."""
+        if not replaces and self.job not in ("", job) and job != self.next_job and self.error is None:
             raise MediaExists(self.title_id, self.job)
 
-    def begun(self, now: datetime, job: str, duration_ns: int | None) -> Title:
-        """With a job and, once known, its length. Another job begins anew; a failed one goes on."""
-        if job == self.job and self.error is not None:
+    def begun(self, now: datetime, job: str, duration_ns: int | None, *, replaces: bool = False) -> Title:
+        """With a job and, once known, its length. Another job begins anew; a failed one goes on.
+
+        One that replaces what can be played waits until it can be played itself.
+        """
+        if job == self.next_job:
+            return self if self.next_error is None else self.changed(now, next_error=None)
+        if job == self.job:
+            if self.error is None and duration_ns == self.duration_ns:
+                return self
             return self.changed(now, error=None, duration_ns=duration_ns)
-        if job != self.job:
-            cleared = {"error": None, "playable_time": None, "complete_time": None}
-            return self.changed(now, job=job, duration_ns=duration_ns, **cleared)
-        return self if duration_ns == self.duration_ns else self.changed(now, duration_ns=duration_ns)
+        if replaces and self.playable_time is not None:
+            return self.changed(now, next_job=job, next_error=None)
+        return self._of_job(now, job, duration_ns)
+
+    def _of_job(self, now: datetime, job: str, duration_ns: int | None, **moments: datetime | None) -> Title:
+        """With the media of another job, and nothing left of those before."""
+        cleared = {
+            "error": None,
+            "playable_time": None,
+            "complete_time": None,
+            "next_job": "",
+            "next_error": None,
+        }
+        return self.changed(now, job=job, duration_ns=duration_ns, **cleared | moments)
 
     def failed(self, now: datetime, job: str, error: bytes) -> Title:
         """With the reason why its processing failed; the first one stays."""
-        if job != self.job:
+        if job not in (self.job, self.next_job):
             raise NotTheJob(self.title_id, job)
+        if job == self.next_job:
+            return self if self.next_error is not None else self.changed(now, next_error=error)
         if self.complete_time is not None:
             raise MediaComplete(self.title_id)
         return self if self.error is not None else self.changed(now, error=error)
 
     def published(self, now: datetime, media: Media) -> Title:
-        """With the moments at which `media` made it playable or complete."""
+        """With the moments at which `media` made it playable or complete; then a replacement takes over."""
         playable, complete = media.progress()
+        if media.job == self.next_job:
+            if not playable:
+                return self
+            moments = {"playable_time": now, "complete_time": now if complete else None}
+            return self._of_job(now, media.job, media.duration_ns, **moments)
         if (playable, complete) == (self.playable_time is not None, self.complete_time is not None):
             return self
         return self.changed(
@@ -286,7 +324,7 @@ def in_order(renditions: Sequence[Rendition]) -> tuple[Rendition, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """What can be played of a title, without frames, grid and segments, which are kept apart."""
+    """What one job made of a title, without frames, grid and segments, which are kept apart."""
 
     title_id: str
     job: str
@@ -301,6 +339,8 @@ class Media:
     planned: bool = False
     #: How many segments cover the opening; None until the grid reaches so far.
     opening_count: int | None = None
+    #: Whether another job's media took its place.
+    replaced: bool = False
     renditions: tuple[Rendition, ...] = ()
 
     @property
@@ -310,8 +350,13 @@ class Media:
 
     @property
     def etag(self) -> str:
-        """Changes with every change."""
-        return f"m{self.version}"
+        """Changes with every change, and with the job."""
+        return f"m{self.version}-{self.job.removeprefix('jobs/')}"
+
+    def check_kept(self) -> None:
+        """Raises `MediaReplaced` once another job's media took its place."""
+        if self.replaced:
+            raise MediaReplaced(self.title_id, self.job)
 
     def rendition(self, rendition_id: str) -> Rendition | None:
         """One rendition, or None."""
@@ -405,9 +450,15 @@ class Sweep:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """The prefixes of their keys. A replaced job leaves the source: its successor may be encoding it."""
+        """The prefixes of their keys."""
         if self.job.startswith("artwork/"):
             return (f"artwork/{self.title_id}/{self.job.removeprefix('artwork/')}/",)
         if self.job:
             return (f"media/{self.title_id}/{self.job.removeprefix('jobs/')}/",)
         return f"media/{self.title_id}/", f"sources/{self.title_id}/", f"artwork/{self.title_id}/"
+
+    @property
+    def source_key(self) -> str:
+        """Key of the source that goes with a replaced job; empty for other sweeps."""
+        is_job = self.job.startswith("jobs/")
+        return f"sources/{self.title_id}/{self.job.removeprefix('jobs/')}" if is_job else ""

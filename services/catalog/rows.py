@@ -83,6 +83,8 @@ def title_row(title: Title) -> dict[str, Any]:
         "delete_us": maybe_us(title.delete_time),
         "unpublished": title.unpublished,
         "artwork": title.artwork,
+        "next_job": title.next_job,
+        "next_error": title.next_error,
         "rights": json.dumps([_window_row(window) for window in title.rights]),
     }
 
@@ -104,6 +106,8 @@ def title(row: Row[Any]) -> Title:
         delete_time=maybe_time(row.delete_us),
         unpublished=row.unpublished,
         artwork=row.artwork,
+        next_job=row.next_job,
+        next_error=row.next_error,
         rights=tuple(_window(window) for window in json.loads(row.rights)),
         place=_place(row),
     )

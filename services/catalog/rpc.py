@@ -156,8 +156,10 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         """See the contract."""
         frames = _frames(request.timeline) if request.HasField("timeline") else None
         renditions = [_rendition(index, rendition) for index, rendition in enumerate(request.renditions)]
-        view = await self._catalog.begin_media(_title_id(request.title), request.job, frames, renditions)
-        return pb.BeginMediaResponse(media=media_message(view))
+        view = await self._catalog.begin_media(
+            _title_id(request.title), request.job, frames, renditions, replaces=request.replace
+        )
+        return pb.BeginMediaResponse(media=media_message(view), current_job=view.title.job)
 
     async def ExtendTimeline(
         self, request: pb.ExtendTimelineRequest, context: Any
@@ -214,7 +216,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def GetMedia(self, request: pb.GetMediaRequest, context: Any) -> pb.GetMediaResponse:
         """See the contract."""
-        view = await self._catalog.get_media(_title_id(request.title))
+        view = await self._catalog.get_media(_title_id(request.title), request.job)
         return pb.GetMediaResponse(
             media=media_message(view), title=title_message(view.title, self._callers.of(context))
         )
@@ -223,7 +225,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         """See the contract."""
         limit = request.page_size or _SEGMENTS_PAGE
         found = await self._catalog.list_segments(
-            _title_id(request.title), request.rendition_id, request.first_segment, limit
+            _title_id(request.title), request.rendition_id, request.first_segment, limit, request.job
         )
         response = pb.ListSegmentsResponse()
         size_bytes = 0

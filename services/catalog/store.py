@@ -39,22 +39,22 @@ class Session(Protocol):
     def save_title(self, title: Title) -> None:
         """Insert or replace a title and mark it as unsent to the search index."""
 
-    def media(self, title_id: str) -> Media | None:
-        """The media of a title, at a cost that grows with its renditions only."""
+    def media(self, title_id: str, job: str) -> Media | None:
+        """What a job made of a title, at a cost that grows with its renditions only."""
 
     def save_media(self, media: Media, changed: Sequence[Rendition]) -> None:
         """Insert or update the media and these of its renditions."""
 
     def replace_renditions(self, media: Media) -> None:
-        """Make the renditions of `media` the only ones of its title."""
+        """Make the renditions of `media` the only ones of its job."""
 
-    def details(self, title_id: str) -> Details:
+    def details(self, title_id: str, job: str) -> Details:
         """Frames, grid and highlights; empty ones where there are none."""
 
-    def save_details(self, title_id: str, details: Details) -> None:
+    def save_details(self, title_id: str, job: str, details: Details) -> None:
         """Replace all of them."""
 
-    def save_grid(self, title_id: str, starts: Sequence[int], highlights: bytes) -> None:
+    def save_grid(self, title_id: str, job: str, starts: Sequence[int], highlights: bytes) -> None:
         """Replace grid and highlights."""
 
     def segments(self, title_id: str, job: str, rendition_id: str, first: int, limit: int) -> list[Segment]:
@@ -89,8 +89,10 @@ class Session(Protocol):
     def forget_segments(self, sweep: Sweep, limit: int) -> int:
         """Delete at most `limit` segment rows of what was swept; how many were there."""
 
-    def forget_media(self, title_id: str) -> None:
-        """Delete what is left of a deleted title's media and words; the tombstone stays."""
+    def forget_media(self, sweep: Sweep) -> None:
+        """Delete what is left of what was swept: of a deleted title also its words, its tombstone stays; of a
+        replaced job all but that it was replaced.
+        """
 
     def series(self, series_id: str) -> Series | None:
         """A series."""

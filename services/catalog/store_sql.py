@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import delete, insert, or_, select, tuple_, update
+from sqlalchemy import Table, delete, insert, or_, select, tuple_, update
 
 from services.catalog import rows
 from services.catalog.model import Details, Media, Rendition, Segment, Sweep, Title, Viewer
@@ -93,13 +93,13 @@ class SqlSession(SqlSeries):
         sent = {"title_id": title.title_id, "version": title.version, "change_us": rows.us(title.update_time)}
         upsert(self._connection, OUTBOX, sent, "title_id")
 
-    def media(self, title_id: str) -> Media | None:
+    def media(self, title_id: str, job: str) -> Media | None:
         """See `Session.media`."""
-        row = self._connection.execute(select(MEDIA).where(MEDIA.c.title_id == title_id)).first()
+        row = self._connection.execute(select(MEDIA).where(_made(MEDIA, title_id, job))).first()
         if row is None:
             return None
         renditions = self._connection.execute(
-            select(RENDITIONS).where(RENDITIONS.c.title_id == title_id).order_by(RENDITIONS.c.position)
+            select(RENDITIONS).where(_made(RENDITIONS, title_id, job)).order_by(RENDITIONS.c.position)
         )
         return Media(**row._mapping, renditions=tuple(rows.rendition(found) for found in renditions))
 
@@ -110,25 +110,25 @@ class SqlSession(SqlSeries):
             MEDIA,
             {column.name: getattr(media, column.name) for column in MEDIA.c},
             "title_id",
+            "job",
         )
+        made = update(RENDITIONS).where(_made(RENDITIONS, media.title_id, media.job))
         for rendition in changed:
-            key = (RENDITIONS.c.title_id == media.title_id) & (
-                RENDITIONS.c.rendition_id == rendition.rendition_id
-            )
-            self._connection.execute(update(RENDITIONS).where(key).values(rows.rendition_row(rendition)))
+            one = made.where(RENDITIONS.c.rendition_id == rendition.rendition_id)
+            self._connection.execute(one.values(rows.rendition_row(rendition)))
 
     def replace_renditions(self, media: Media) -> None:
         """See `Session.replace_renditions`."""
-        self._connection.execute(delete(RENDITIONS).where(RENDITIONS.c.title_id == media.title_id))
+        self._connection.execute(delete(RENDITIONS).where(_made(RENDITIONS, media.title_id, media.job)))
+        made = {"title_id": media.title_id, "job": media.job}
         for position, rendition in enumerate(media.renditions):
-            row = {"title_id": media.title_id, "position": position, **rows.rendition_row(rendition)}
+            row = {**made, "position": position, **rows.rendition_row(rendition)}
             self._connection.execute(insert(RENDITIONS).values(row))
 
-    def details(self, title_id: str) -> Details:
+    def details(self, title_id: str, job: str) -> Details:
         """See `Session.details`."""
-        row = self._connection.execute(
-            select(MEDIA_DETAILS).where(MEDIA_DETAILS.c.title_id == title_id)
-        ).first()
+        query = select(MEDIA_DETAILS).where(_made(MEDIA_DETAILS, title_id, job))
+        row = self._connection.execute(query).first()
         if row is None:
             return Details()
         return Details(
@@ -138,7 +138,7 @@ class SqlSession(SqlSeries):
             extras=row.extras,
         )
 
-    def save_details(self, title_id: str, details: Details) -> None:
+    def save_details(self, title_id: str, job: str, details: Details) -> None:
         """See `Session.save_details`."""
         parts = {
             "frames": details.frames,
@@ -146,11 +146,12 @@ class SqlSession(SqlSeries):
             "highlights": details.highlights,
             "extras": details.extras,
         }
-        upsert(self._connection, MEDIA_DETAILS, {"title_id": title_id, **parts}, "title_id")
+        row = {"title_id": title_id, "job": job, **parts}
+        upsert(self._connection, MEDIA_DETAILS, row, "title_id", "job")
 
-    def save_grid(self, title_id: str, starts: Sequence[int], highlights: bytes) -> None:
+    def save_grid(self, title_id: str, job: str, starts: Sequence[int], highlights: bytes) -> None:
         """See `Session.save_grid`."""
-        change = update(MEDIA_DETAILS).where(MEDIA_DETAILS.c.title_id == title_id)
+        change = update(MEDIA_DETAILS).where(_made(MEDIA_DETAILS, title_id, job))
         self._connection.execute(change.values(starts=rows.packed(starts), highlights=highlights))
 
     def segments(self, title_id: str, job: str, rendition_id: str, first: int, limit: int) -> list[Segment]:
@@ -230,17 +231,23 @@ class SqlSession(SqlSeries):
             some = some.where(SEGMENTS.c.job == sweep.job)
         return self._connection.execute(delete(SEGMENTS).where(key.in_(some.limit(limit)))).rowcount
 
-    def forget_media(self, title_id: str) -> None:
+    def forget_media(self, sweep: Sweep) -> None:
         """See `Session.forget_media`."""
+        title_id = sweep.title_id
+        if sweep.job:
+            for table in (MEDIA_DETAILS, RENDITIONS):
+                self._connection.execute(delete(table).where(_made(table, title_id, sweep.job)))
+            return
         for table in (MEDIA, MEDIA_DETAILS, RENDITIONS):
             self._connection.execute(delete(table).where(table.c.title_id == title_id))
         blank = {**rows.text_row(TitleText(display_name="")), "error": None, "artwork": ""}
         self._connection.execute(update(TITLES).where(TITLES.c.title_id == title_id).values(blank))
 
 
+def _made(table: Table, title_id: str, job: str) -> Any:
+    """Rows of what a job made of a title."""
+    return (table.c.title_id == title_id) & (table.c.job == job)
+
+
 def _of(title_id: str, job: str, rendition_id: str) -> Any:
-    return (
-        (SEGMENTS.c.title_id == title_id)
-        & (SEGMENTS.c.job == job)
-        & (SEGMENTS.c.rendition_id == rendition_id)
-    )
+    return _made(SEGMENTS, title_id, job) & (SEGMENTS.c.rendition_id == rendition_id)

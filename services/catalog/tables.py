@@ -43,6 +43,8 @@ TITLES = Table(
     Column("unpublished", Boolean, nullable=False, server_default=false()),
     Column("rights", Text, nullable=False, server_default="[]"),  # a JSON list
     Column("artwork", String(63), nullable=False, server_default=""),
+    Column("next_job", String(255), nullable=False, server_default=""),
+    Column("next_error", LargeBinary),
     Index("titles_by_age", "create_us", "title_id"),
     Index("titles_by_owner", "owner", "create_us", "title_id"),
 )
@@ -56,17 +58,19 @@ OUTBOX = Table(
     Column("change_us", BigInteger, nullable=False, index=True),
 )
 
+#: What each job made of a title: what plays, what is to replace it, and what was replaced.
 MEDIA = Table(
     "media",
     metadata,
     Column("title_id", String(63), primary_key=True),
-    Column("job", String(255), nullable=False),
+    Column("job", String(255), primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("timescale", Integer, nullable=False),
     Column("duration_ticks", BigInteger, nullable=False),
     Column("segment_count", Integer, nullable=False),
     Column("planned", Boolean, nullable=False),
     Column("opening_count", Integer),
+    Column("replaced", Boolean, nullable=False, server_default=false()),
 )
 
 #: Frames, grid and highlights, apart from `media` so that a publication doesn't rewrite them.
@@ -74,6 +78,7 @@ MEDIA_DETAILS = Table(
     "media_details",
     metadata,
     Column("title_id", String(63), primary_key=True),
+    Column("job", String(255), primary_key=True),
     Column("frames", LargeBinary, nullable=False),
     Column("starts", LargeBinary, nullable=False),  # little-endian 64-bit integers
     Column("highlights", LargeBinary, nullable=False),
@@ -84,6 +89,7 @@ RENDITIONS = Table(
     "renditions",
     metadata,
     Column("title_id", String(63), primary_key=True),
+    Column("job", String(255), primary_key=True),
     Column("rendition_id", String(63), primary_key=True),
     Column("position", Integer, nullable=False),
     Column("kind", String(8), nullable=False),

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from services.catalog.errors import MediaComplete, MediaNotRead, RenditionNotFound, TitleNotFound
+from services.catalog.errors import (
+    MediaComplete,
+    MediaNotFound,
+    MediaNotRead,
+    RenditionNotFound,
+    TitleNotFound,
+)
 from services.catalog.model import (
     Details,
     Frames,
@@ -35,6 +41,8 @@ T = TypeVar("T", bound="Title | Series")
 
 #: A task that was running when its title was deleted has ended, or lost its lease, by then.
 LAST_SWEEP_AFTER = timedelta(hours=1)
+#: A playback reads the media it was started with, at most for as long as its token can be opened (a day).
+LAST_PLAY_AFTER = timedelta(hours=25)
 #: A page of anything stays well below the size of a message.
 PAGE_BYTES = 2 << 20
 _FORGET_ROWS = 2_000
@@ -42,11 +50,16 @@ _FORGET_ROWS = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class MediaView:
-    """A title with all that is known of its media; None before it has any."""
+    """A title with all that is known of one of its media; None before it has any."""
 
     title: Title
     media: Media | None
     details: Details
+
+    @property
+    def state(self) -> State:
+        """How far the media is."""
+        return self.title.state if self.media is None else self.title.state_of(self.media)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,32 +205,43 @@ class Catalog:
         await self._write(run)
 
     async def begin_media(
-        self, title_id: str, job: str, frames: Frames | None, renditions: Sequence[Rendition]
+        self,
+        title_id: str,
+        job: str,
+        frames: Frames | None,
+        renditions: Sequence[Rendition],
+        *,
+        replaces: bool = False,
     ) -> MediaView:
-        """Set a title's job, frames and renditions, each once. Raises `TitleNotFound`, `MediaExists`."""
+        """Set a title's job, frames and renditions, each once; `replaces`: whatever media there is.
+
+        Raises `TitleNotFound`, `MediaExists`, `MediaReplaced`.
+        """
 
         def run(session: Session) -> MediaView:
-            title, media = existing(session, title_id), session.media(title_id)
-            title.check_free(job)
-            if media is None or media.job != job:
-                media = self._replace_media(session, title_id, media, job)
-            media = _fill(session, media, frames, renditions)
-            new = title.begun(self._clock.now(), job, media.duration_ns)
-            if new is not title:
-                session.save_title(new)
-            return MediaView(title=new, media=media, details=session.details(title_id))
+            title, media = existing(session, title_id), session.media(title_id, job)
+            if media is not None:
+                media.check_kept()
+            title.check_free(job, replaces=replaces)
+            media = _fill(session, media or _new_media(session, title_id, job), frames, renditions)
+            new = title.begun(self._clock.now(), job, media.duration_ns, replaces=replaces)
+            self._save(session, title, new)
+            return MediaView(title=new, media=media, details=session.details(title_id, job))
 
         return await self._write(run)
 
-    def _replace_media(self, session: Session, title_id: str, old: Media | None, job: str) -> Media:
-        media = Media(title_id=title_id, job=job, version=old.version + 1 if old else 1)
-        if old is not None:
-            due = self._clock.now() + LAST_SWEEP_AFTER
-            session.add_sweep(Sweep(title_id=title_id, job=old.job, due_time=due, rounds=1))
-        session.save_media(media, ())
-        session.replace_renditions(media)
-        session.save_details(title_id, Details())
-        return media
+    def _save(self, session: Session, old: Title, new: Title) -> None:
+        """Save a changed title; media it leaves behind is replaced, and collected when nobody reads it."""
+        if new is old:
+            return
+        session.save_title(new)
+        for job in {old.job, old.next_job} - {new.job, new.next_job, ""}:
+            media = session.media(old.title_id, job)
+            if media is not None:
+                session.save_media(replace(media, version=media.version + 1, replaced=True), ())
+            played = job == old.job and old.playable_time is not None
+            due = self._clock.now() + (LAST_PLAY_AFTER if played else LAST_SWEEP_AFTER)
+            session.add_sweep(Sweep(title_id=old.title_id, job=job, due_time=due, rounds=1))
 
     async def extend_timeline(
         self, title_id: str, job: str, starts: Sequence[int], *, planned: bool, highlights: bytes
@@ -232,14 +256,14 @@ class Catalog:
             title, media = _processing(session, title_id, job)
             if not media.timescale:
                 raise MediaNotRead(title_id)
-            old = session.details(title_id)
+            old = session.details(title_id, job)
             new = media.with_grid(old.starts, starts, planned=planned)
             if new == media and old.highlights == highlights:
                 return
-            if title.complete_time is not None:
+            if title.state_of(media) is State.COMPLETE:
                 raise MediaComplete(title_id)
             new = replace(new, version=media.version + 1)
-            session.save_grid(title_id, starts, highlights)
+            session.save_grid(title_id, job, starts, highlights)
             session.save_media(new, ())
             self._advance(session, title, new)
 
@@ -275,13 +299,12 @@ class Catalog:
             session.save_media(media, [rendition])
             title = self._advance(session, title, media)
         lost = [s.object_key for s in wanted.segments if known.get(s.number, s.object_key) != s.object_key]
-        return title.state, lost
+        return title.state_of(media), lost
 
     def _advance(self, session: Session, title: Title, media: Media) -> Title:
         """Record that the title has become playable or complete, in the transaction that made it so."""
         new = title.published(self._clock.now(), media)
-        if new is not title:
-            session.save_title(new)
+        self._save(session, title, new)
         return new
 
     async def publish_extras(self, title_id: str, job: str, extras: bytes) -> None:
@@ -292,9 +315,9 @@ class Catalog:
 
         def run(session: Session) -> None:
             _, media = _processing(session, title_id, job)
-            old = session.details(title_id)
+            old = session.details(title_id, job)
             if old.extras != extras:
-                session.save_details(title_id, replace(old, extras=extras))
+                session.save_details(title_id, job, replace(old, extras=extras))
                 session.save_media(replace(media, version=media.version + 1), ())
 
         await self._write(run)
@@ -305,7 +328,7 @@ class Catalog:
         def run(session: Session) -> None:
             old = existing(session, title_id)
             new = old.failed(self._clock.now(), job, error)
-            media = session.media(title_id)
+            media = session.media(title_id, job)
             if new is not old:
                 session.save_title(new)
                 if media is not None:
@@ -313,24 +336,26 @@ class Catalog:
 
         await self._write(run)
 
-    async def get_media(self, title_id: str) -> MediaView:
-        """What can be played of a title. Raises `TitleNotFound`."""
+    async def get_media(self, title_id: str, job: str = "") -> MediaView:
+        """What can be played of a title, or what `job` made. Raises `TitleNotFound`, `MediaNotFound`."""
 
         def run(session: Session) -> MediaView:
-            title = existing(session, title_id)
-            return MediaView(title=title, media=session.media(title_id), details=session.details(title_id))
+            title, media = _media(session, title_id, job)
+            details = Details() if media is None else session.details(title_id, media.job)
+            return MediaView(title=title, media=media, details=details)
 
         return await self._store.read(run)
 
-    async def list_segments(self, title_id: str, rendition_id: str, first: int, limit: int) -> list[Segment]:
+    async def list_segments(
+        self, title_id: str, rendition_id: str, first: int, limit: int, job: str = ""
+    ) -> list[Segment]:
         """Published segments from `first` on; with one more than `limit` when more follow.
 
-        Raises `TitleNotFound`, `RenditionNotFound`.
+        Raises `TitleNotFound`, `MediaNotFound`, `RenditionNotFound`.
         """
 
         def run(session: Session) -> list[Segment]:
-            existing(session, title_id)
-            media = session.media(title_id)
+            _, media = _media(session, title_id, job)
             if media is None or media.rendition(rendition_id) is None:
                 raise RenditionNotFound(title_id, rendition_id)
             return session.segments(title_id, media.job, rendition_id, first, limit + 1)
@@ -360,8 +385,7 @@ class Catalog:
             pass
 
         def run(session: Session) -> None:
-            if not sweep.job:
-                session.forget_media(sweep.title_id)
+            session.forget_media(sweep)
             if sweep.rounds > 1:
                 due = self._clock.now() + LAST_SWEEP_AFTER
                 session.add_sweep(replace(sweep, due_time=due, rounds=sweep.rounds - 1))
@@ -413,11 +437,27 @@ def owned(session: Session, viewer: Viewer, title_id: str) -> Title:
 
 def _processing(session: Session, title_id: str, job: str) -> tuple[Title, Media]:
     """A title and its media, to which `job` may add."""
-    title, media = existing(session, title_id), session.media(title_id)
+    title, media = existing(session, title_id), session.media(title_id, job)
     title.check_job(job)
     if media is None:
         raise MediaNotRead(title_id)
     return title, media
+
+
+def _media(session: Session, title_id: str, job: str) -> tuple[Title, Media | None]:
+    """A title and what `job` made of it, or (empty) what it plays; nothing of what was swept."""
+    title = existing(session, title_id)
+    media = session.media(title_id, job or title.job)
+    if job and (media is None or (media.replaced and not media.renditions)):
+        raise MediaNotFound(title_id, job)
+    return title, media
+
+
+def _new_media(session: Session, title_id: str, job: str) -> Media:
+    media = Media(title_id=title_id, job=job)
+    session.save_media(media, ())
+    session.save_details(title_id, job, Details())
+    return media
 
 
 def _fill(session: Session, media: Media, frames: Frames | None, renditions: Sequence[Rendition]) -> Media:
@@ -426,7 +466,8 @@ def _fill(session: Session, media: Media, frames: Frames | None, renditions: Seq
     if frames is not None and not media.timescale:
         media = replace(media, timescale=frames.timescale, duration_ticks=frames.duration_ticks)
         media = media.with_grid((), frames.starts, planned=frames.planned)
-        session.save_details(media.title_id, Details(frames=frames.encoded, starts=frames.starts))
+        details = Details(frames=frames.encoded, starts=frames.starts)
+        session.save_details(media.title_id, media.job, details)
     if renditions and not media.renditions:
         media = replace(media, renditions=in_order(renditions))
         session.replace_renditions(media)

@@ -109,10 +109,19 @@ def title_message(title: Title, caller: Caller) -> res.Title:
         message.artwork.CopyFrom(artwork_message(title.title_id, title.artwork))
     if title.managed_by(caller.viewer):
         message.rights.extend(_window_message(window) for window in title.rights)
+        if title.next_job:
+            message.replacement.CopyFrom(_replacement_message(title))
     message.availability.CopyFrom(availability_message(availability(title.rights, caller.region, caller.now)))
     if title.place is not None:
         message.place.CopyFrom(_place_message(title.title_id, title.place))
     return message
+
+
+def _replacement_message(title: Title) -> res.Replacement:
+    if title.next_error is None:
+        return res.Replacement(job=title.next_job, state=res.Replacement.STATE_PROCESSING)
+    error = status_pb2.Status.FromString(title.next_error)
+    return res.Replacement(job=title.next_job, state=res.Replacement.STATE_FAILED, error=error)
 
 
 def episode_name(title_id: str, place: Place) -> str:
@@ -190,12 +199,13 @@ def media_message(view: MediaView) -> res.Media:
     if view.details.extras:
         message.extras.MergeFromString(view.details.extras)
     message.title = f"titles/{view.title.title_id}"
-    message.state = res.Title.State.Value(f"STATE_{view.title.state.name}")
+    message.state = res.Title.State.Value(f"STATE_{view.state.name}")
     media = view.media
     if media is None:
         return message
     message.job = media.job
     message.etag = media.etag
+    message.replaced = media.replaced
     if media.timescale:
         message.timeline.MergeFromString(view.details.frames)
         message.timeline.segment_start_ticks.extend(view.details.starts)

@@ -17,7 +17,7 @@ from google.rpc import status_pb2
 
 from kino.catalog.v1 import catalog_pb2 as pb
 from kino.catalog.v1 import catalog_pb2_grpc
-from kino.catalog.v1.resources_pb2 import Media, Title
+from kino.catalog.v1.resources_pb2 import Media, Replacement, Title
 from kino.media.v1 import media_pb2
 from kino.search.v1 import search_pb2
 from services.catalog.bootstrap import build
@@ -417,6 +417,45 @@ async def test_only_failed_media_can_be_replaced(world: World) -> None:
         "FAILED_PRECONDITION",
         "NOT_THE_TITLES_JOB",
     )
+
+
+async def test_a_replacement_is_its_owners_to_see_and_plays_for_all_once_it_can(world: World) -> None:
+    owner, viewer = await world.stub("users/ann", "publisher"), await world.stub("users/bob")
+    title, service = await playable(world, owner)
+    get = pb.GetTitleRequest(name=title.name)
+    request = pb.BeginMediaRequest(title=title.name, job="jobs/j2", replace=True)
+    request.timeline.CopyFrom(TIMELINE)
+    request.renditions.extend(RENDITIONS)
+    begun = await service.BeginMedia(request)
+    assert (begun.current_job, begun.media.job, begun.media.state) == (JOB, "jobs/j2", Title.STATE_PROCESSING)
+    await service.ExtendTimeline(extension(title, GRID, job="jobs/j2"))
+    failure = status_pb2.Status(code=9, message="the source ends early")
+    await service.FailMedia(pb.FailMediaRequest(title=title.name, job="jobs/j2", error=failure))
+    told = (await owner.GetTitle(get)).title
+    assert (told.state, told.job, told.HasField("error")) == (Title.STATE_PLAYABLE, JOB, False)
+    assert told.replacement == Replacement(job="jobs/j2", state=Replacement.STATE_FAILED, error=failure)
+    assert not (await viewer.GetTitle(get)).title.HasField("replacement")
+
+    assert (await service.BeginMedia(request)).current_job == JOB
+    assert (await owner.GetTitle(get)).title.replacement.state == Replacement.STATE_PROCESSING
+    before = (await service.GetMedia(pb.GetMediaRequest(title=title.name))).media
+    await publish(service, title, "h264-480", 0, 1, job="jobs/j2")
+    answer = await publish(service, title, "aac-128-und-0", 0, 1, job="jobs/j2")
+    assert answer.state == Title.STATE_PLAYABLE
+    now = (await viewer.GetTitle(get)).title
+    assert (now.job, now.state, now.HasField("replacement")) == ("jobs/j2", Title.STATE_PLAYABLE, False)
+    after = (await service.GetMedia(pb.GetMediaRequest(title=title.name))).media
+    assert (after.job, after.replaced, after.etag == before.etag) == ("jobs/j2", False, False)
+    old = (await service.GetMedia(pb.GetMediaRequest(title=title.name, job=JOB))).media
+    assert (old.job, old.replaced, old.renditions) == (JOB, True, before.renditions)
+    listed = pb.ListSegmentsRequest(title=title.name, rendition_id="h264-480", job=JOB)
+    assert len((await service.ListSegments(listed)).segments) == 2
+    assert await refused(service.GetMedia(pb.GetMediaRequest(title=title.name, job="jobs/j9"))) == (
+        "NOT_FOUND",
+        "MEDIA_NOT_FOUND",
+    )
+    request.job = JOB
+    assert await refused(service.BeginMedia(request)) == ("FAILED_PRECONDITION", "MEDIA_REPLACED")
 
 
 async def test_the_first_publication_of_a_segment_stays(world: World) -> None:

@@ -90,6 +90,8 @@ async def test_titles_come_back_whole(store: SqlStore) -> None:
         playable_time=later,
         complete_time=later,
         delete_time=later,
+        next_job="jobs/j2",
+        next_error=b"\xff",
     )
     await store.write(lambda session: session.save_title(title()))
     assert await store.read(lambda session: session.title("t1")) == title()
@@ -170,14 +172,18 @@ async def test_media_and_its_large_parts_come_back_whole(store: SqlStore) -> Non
     details = Details(frames=b"f" * 100_000, starts=(0, 150150, 1 << 40), highlights=b"h")
     await store.write(lambda session: session.save_media(media, ()))
     await store.write(lambda session: session.replace_renditions(media))
-    assert await store.read(lambda session: (session.media("t1"), session.details("t1"))) == (
+    assert await store.read(
+        lambda session: (session.media("t1", "jobs/j1"), session.details("t1", "jobs/j1"))
+    ) == (
         media,
         Details(),
     )
     await store.write(lambda session: session.save_media(full, [counted]))
-    await store.write(lambda session: session.save_details("t1", replace(details, starts=(0,))))
-    await store.write(lambda session: session.save_grid("t1", details.starts, b"h"))
-    assert await store.read(lambda session: (session.media("t1"), session.details("t1"))) == (full, details)
+    await store.write(lambda session: session.save_details("t1", "jobs/j1", replace(details, starts=(0,))))
+    await store.write(lambda session: session.save_grid("t1", "jobs/j1", details.starts, b"h"))
+    assert await store.read(
+        lambda session: (session.media("t1", "jobs/j1"), session.details("t1", "jobs/j1"))
+    ) == (full, details)
 
 
 async def test_the_first_writer_of_a_segment_wins(store: SqlStore) -> None:
@@ -237,3 +243,30 @@ async def test_sweeps_are_kept_until_removed_and_forget_what_they_swept(store: S
         1,
         0,
     ]
+
+
+async def test_what_several_jobs_made_of_a_title_stands_beside_each_other(store: SqlStore) -> None:
+    old = Media(title_id="t1", job="jobs/j1", renditions=(rendition(published_count=1),))
+    new = Media(title_id="t1", job="jobs/j2", renditions=(rendition("h264-480"), rendition()))
+    for media in (old, new):
+        await store.write(methodcaller("save_media", media, ()))
+        await store.write(methodcaller("replace_renditions", media))
+        details = Details(frames=media.job.encode())
+        await store.write(methodcaller("save_details", "t1", media.job, details))
+    changed = replace(old.renditions[0], published_count=2)
+    old = replace(old.with_rendition(changed), version=2, replaced=True)
+    await store.write(methodcaller("save_media", old, [changed]))
+    await store.write(methodcaller("save_grid", "t1", "jobs/j1", [0, 1], b"h"))
+    for media, starts in ((old, (0, 1)), (new, ())):
+        assert await store.read(methodcaller("media", "t1", media.job)) == media
+        found = await store.read(methodcaller("details", "t1", media.job))
+        assert (found.frames, found.starts) == (media.job.encode(), starts)
+
+    sweep = Sweep(title_id="t1", job="jobs/j1", due_time=NOW, rounds=1)
+    await store.write(methodcaller("forget_media", sweep))
+    assert await store.read(methodcaller("media", "t1", "jobs/j1")) == replace(old, renditions=())
+    assert await store.read(methodcaller("details", "t1", "jobs/j1")) == Details()
+    assert await store.read(methodcaller("media", "t1", "jobs/j2")) == new
+    await store.write(methodcaller("forget_media", replace(sweep, job="")))
+    for job in ("jobs/j1", "jobs/j2"):
+        assert await store.read(methodcaller("media", "t1", job)) is None

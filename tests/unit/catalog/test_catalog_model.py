@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.catalog.errors import GridChanged, MediaExists, SegmentAfterLast
+from services.catalog.errors import GridChanged, MediaExists, MediaFailed, NotTheJob, SegmentAfterLast
 from services.catalog.model import (
     InitSegment,
     Kind,
@@ -170,11 +170,11 @@ def test_the_moments_are_recorded_once() -> None:
 
 def test_a_new_job_begins_anew_after_a_failure_only() -> None:
     failed = title(job="jobs/j", playable_time=NOW, duration_ns=5, error=b"e")
-    failed.check_free("jobs/k")
+    failed.check_free("jobs/k", replaces=False)
     fresh = failed.begun(LATER, "jobs/k", None)
     assert fresh == title(job="jobs/k", version=2, update_time=LATER)
     with pytest.raises(MediaExists):
-        fresh.check_free("jobs/j")
+        fresh.check_free("jobs/j", replaces=False)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,8 @@ def test_a_sweep_covers_its_title_its_job_or_its_picture_and_no_neighbour() -> N
     assert whole.prefixes == ("media/t/", "sources/t/", "artwork/t/")
     assert replace(whole, job="jobs/j1").prefixes == ("media/t/j1/",)
     assert replace(whole, job="artwork/a1").prefixes == ("artwork/t/a1/",)
+    keys = [replace(whole, job=job).source_key for job in ("", "jobs/j1", "artwork/a1")]
+    assert keys == ["", "sources/t/j1", ""]
 
 
 def test_a_failed_job_that_begins_again_goes_on_with_what_it_published() -> None:
@@ -272,3 +274,67 @@ def test_a_failed_job_that_begins_again_goes_on_with_what_it_published() -> None
     assert (again.error, again.playable_time, again.duration_ns) == (None, NOW, 1)
     anew = failed.begun(LATER, "jobs/j2", None)
     assert (anew.error, anew.playable_time) == (None, None)
+
+
+def made(job: str, ready: int) -> Media:
+    return replace(media(video(480, ready)), job=job)
+
+
+def test_a_source_replaces_unfailed_media_only_where_that_is_asked_for() -> None:
+    playing = title(job="jobs/j1", playable_time=NOW)
+    with pytest.raises(MediaExists):
+        playing.check_free("jobs/j2", replaces=False)
+    playing.check_free("jobs/j2", replaces=True)
+    waiting = playing.begun(LATER, "jobs/j2", None, replaces=True)
+    waiting.check_free("jobs/j2", replaces=False)
+    with pytest.raises(MediaExists):
+        waiting.check_free("jobs/j3", replaces=False)
+
+
+def test_what_plays_stays_until_its_replacement_is_playable_and_then_gives_way_at_once() -> None:
+    complete = title(job="jobs/j1", playable_time=NOW, complete_time=NOW, duration_ns=7)
+    waiting = complete.begun(LATER, "jobs/j2", None, replaces=True)
+    assert (waiting.job, waiting.next_job, waiting.state) == ("jobs/j1", "jobs/j2", State.COMPLETE)
+    assert waiting.begun(LATER, "jobs/j2", 20, replaces=True) is waiting
+    assert waiting.published(LATER, made("jobs/j2", 1)) is waiting
+    taken = waiting.published(LATER, made("jobs/j2", 2))
+    assert (taken.job, taken.next_job, taken.state) == ("jobs/j2", "", State.PLAYABLE)
+    assert (taken.playable_time, taken.duration_ns) == (LATER, 20 * 10**9)
+    assert waiting.published(LATER, made("jobs/j2", 4)).state is State.COMPLETE
+    with pytest.raises(NotTheJob):
+        taken.check_job("jobs/j1")
+
+
+def test_what_was_never_playable_gives_way_when_its_replacement_begins() -> None:
+    for running in (title(job="jobs/j1"), title(job="jobs/j1", error=b"e")):
+        taken = running.begun(LATER, "jobs/j2", None, replaces=True)
+        assert (taken.job, taken.next_job, taken.state) == ("jobs/j2", "", State.PROCESSING)
+
+
+def test_a_failed_replacement_leaves_what_plays_and_goes_on_when_it_is_tried_again() -> None:
+    complete = title(job="jobs/j1", playable_time=NOW, complete_time=NOW)
+    waiting = complete.begun(LATER, "jobs/j2", None, replaces=True)
+    failed = waiting.failed(LATER, "jobs/j2", b"why")
+    assert (failed.job, failed.state, failed.next_error) == ("jobs/j1", State.COMPLETE, b"why")
+    assert failed.failed(LATER, "jobs/j2", b"other") is failed
+    with pytest.raises(MediaFailed):
+        failed.check_job("jobs/j2")
+    failed.check_job("jobs/j1")
+    again = failed.begun(LATER, "jobs/j2", None)
+    assert (again.next_job, again.next_error) == ("jobs/j2", None)
+
+
+def test_a_newer_replacement_takes_the_place_of_one_on_its_way() -> None:
+    waiting = title(job="jobs/j1", playable_time=NOW).begun(LATER, "jobs/j2", None, replaces=True)
+    newer = waiting.begun(LATER, "jobs/j3", None, replaces=True)
+    assert (newer.job, newer.next_job) == ("jobs/j1", "jobs/j3")
+    with pytest.raises(NotTheJob):
+        newer.check_job("jobs/j2")
+
+
+def test_how_far_each_media_of_a_title_is() -> None:
+    one = title(job="jobs/j2", next_job="jobs/j3", playable_time=NOW)
+    states = [one.state_of(made(job, 4)) for job in ("jobs/j1", "jobs/j2", "jobs/j3")]
+    assert states == [State.COMPLETE, State.PLAYABLE, State.COMPLETE]
+    assert one.state_of(made("jobs/j3", 1)) is State.PROCESSING
+    assert replace(one, next_error=b"e").state_of(made("jobs/j3", 1)) is State.FAILED

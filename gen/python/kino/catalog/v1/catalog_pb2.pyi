@@ -617,10 +617,13 @@ class BeginMediaRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     RENDITIONS_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
     job: _builtins.str
     """Required. Format: `jobs/{job}`."""
+    replace: _builtins.bool
+    """Optional. Whether the job is to replace media that has not failed."""
     @_builtins.property
     def timeline(self) -> _media_pb2.Timeline:
         """Optional. Timescale and frames; not set where the source has not been read yet (the title is then processing)."""
@@ -636,10 +639,11 @@ class BeginMediaRequest(_message.Message):
         job: _builtins.str = ...,
         timeline: _media_pb2.Timeline | None = ...,
         renditions: _abc.Iterable[_media_pb2.Rendition] | None = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeline", b"timeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "renditions", b"renditions", "timeline", b"timeline", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "renditions", b"renditions", "replace", b"replace", "timeline", b"timeline", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -652,6 +656,11 @@ class BeginMediaResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEDIA_FIELD_NUMBER: _builtins.int
+    CURRENT_JOB_FIELD_NUMBER: _builtins.int
+    current_job: _builtins.str
+    """The job whose media the title plays, or will play first: another one while this job's media is a replacement on its way. Any
+    further job of the title is refused from now on. Format: `jobs/{job}`.
+    """
     @_builtins.property
     def media(self) -> _resources_pb2.Media:
         """The media as it stands."""
@@ -660,10 +669,11 @@ class BeginMediaResponse(_message.Message):
         self,
         *,
         media: _resources_pb2.Media | None = ...,
+        current_job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_job", b"current_job", "media", b"media"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -683,7 +693,7 @@ class ExtendTimelineRequest(_message.Message):
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
     job: _builtins.str
-    """Required. Format: `jobs/{job}`; must be the title's job."""
+    """Required. Format: `jobs/{job}`; the title's, or that of its replacement."""
     planned: _builtins.bool
     """True when they cover the whole source."""
     @_builtins.property
@@ -746,7 +756,7 @@ class PublishSegmentsRequest(_message.Message):
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
     job: _builtins.str
-    """Required. Format: `jobs/{job}`; must be the title's job."""
+    """Required. Format: `jobs/{job}`; the title's, or that of its replacement."""
     rendition_id: _builtins.str
     """Required. Id of the rendition, known from `BeginMedia`."""
     init_object_key: _builtins.str
@@ -795,7 +805,7 @@ class PublishSegmentsResponse(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     SUPERSEDED_OBJECT_KEYS_FIELD_NUMBER: _builtins.int
     state: _resources_pb2.Title.State.ValueType
-    """State of the title after it."""
+    """How far the job's media is after it."""
     @_builtins.property
     def superseded_object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Object keys of this request that lost against an earlier publication of the same number and can be deleted."""
@@ -826,7 +836,7 @@ class PublishExtrasRequest(_message.Message):
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
     job: _builtins.str
-    """Required. Format: `jobs/{job}`; must be the title's job."""
+    """Required. Format: `jobs/{job}`; the title's, or that of its replacement."""
     @_builtins.property
     def extras(self) -> _media_pb2.Extras:
         """Required. What belongs to the title."""
@@ -919,16 +929,22 @@ class GetMediaRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TITLE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
+    job: _builtins.str
+    """Optional. Whose media: also a replacement on its way, or replaced media until it is collected (then `MEDIA_NOT_FOUND`). Empty:
+    what plays now. Format: `jobs/{job}`.
+    """
     def __init__(
         self,
         *,
         title: _builtins.str = ...,
+        job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -974,6 +990,7 @@ class ListSegmentsRequest(_message.Message):
     RENDITION_ID_FIELD_NUMBER: _builtins.int
     FIRST_SEGMENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Required. Format: `titles/{title}`."""
     rendition_id: _builtins.str
@@ -982,6 +999,8 @@ class ListSegmentsRequest(_message.Message):
     """Optional. First segment number wanted."""
     page_size: _builtins.int
     """Optional. At most this many, 1 to 2000; 500 when not set."""
+    job: _builtins.str
+    """Optional. Whose media, as in `GetMediaRequest`."""
     def __init__(
         self,
         *,
@@ -989,10 +1008,11 @@ class ListSegmentsRequest(_message.Message):
         rendition_id: _builtins.str = ...,
         first_segment: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_segment", b"first_segment", "page_size", b"page_size", "rendition_id", b"rendition_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_segment", b"first_segment", "job", b"job", "page_size", b"page_size", "rendition_id", b"rendition_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

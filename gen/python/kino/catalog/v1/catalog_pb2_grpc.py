@@ -230,8 +230,9 @@ class CatalogServiceServicer:
 
     def BeginMedia(self, request, context):
         """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
-        adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
-        otherwise it fails with `MEDIA_EXISTS`.
+        adds the frames and renditions where they are missing and changes nothing else. Another job takes the place of failed media;
+        of other media only where it says so, otherwise it fails with `MEDIA_EXISTS`. Where the title can be played, what plays stays
+        until the new media is playable (`Title.replacement`). A job whose media was replaced never comes back (`MEDIA_REPLACED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,8 +54,9 @@ class CatalogServiceStub:
     """
     BeginMedia: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BeginMediaRequest, _catalog_pb2.BeginMediaResponse]
     """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
-    adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
-    otherwise it fails with `MEDIA_EXISTS`.
+    adds the frames and renditions where they are missing and changes nothing else. Another job takes the place of failed media;
+    of other media only where it says so, otherwise it fails with `MEDIA_EXISTS`. Where the title can be played, what plays stays
+    until the new media is playable (`Title.replacement`). A job whose media was replaced never comes back (`MEDIA_REPLACED`).
     """
     ExtendTimeline: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ExtendTimelineRequest, _catalog_pb2.ExtendTimelineResponse]
     """Adds planned segment starts and replaces the highlights. Starts that are known already must be repeated unchanged."""
@@ -189,8 +190,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_catalog_pb2.BeginMediaRequest, _abc.Awaitable[_catalog_pb2.BeginMediaResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.BeginMediaResponse]:
         """Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
-        adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
-        otherwise it fails with `MEDIA_EXISTS`.
+        adds the frames and renditions where they are missing and changes nothing else. Another job takes the place of failed media;
+        of other media only where it says so, otherwise it fails with `MEDIA_EXISTS`. Where the title can be played, what plays stays
+        until the new media is playable (`Title.replacement`). A job whose media was replaced never comes back (`MEDIA_REPLACED`).
         """
 
     @_abc_1.abstractmethod

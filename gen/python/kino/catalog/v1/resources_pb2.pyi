@@ -85,6 +85,7 @@ class Title(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     PLACE_FIELD_NUMBER: _builtins.int
     ARTWORK_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `titles/{title}`."""
     display_name: _builtins.str
@@ -98,7 +99,7 @@ class Title(_message.Message):
     owner: _builtins.str
     """Output only. Who made it. Format: `users/{user}`."""
     job: _builtins.str
-    """Output only. The job that processes or processed its source. Format: `jobs/{job}`."""
+    """Output only. The job whose output plays, or will play first. Format: `jobs/{job}`."""
     etag: _builtins.str
     """Changes with every change. In an update: refuse it unless this is still the value (AIP-154)."""
     version: _builtins.int
@@ -127,7 +128,7 @@ class Title(_message.Message):
 
     @_builtins.property
     def playable_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When it first became playable."""
+        """Output only. When what plays now became playable."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
@@ -148,6 +149,10 @@ class Title(_message.Message):
     @_builtins.property
     def artwork(self) -> Global___Artwork:
         """Output only. The pictures that stand for it; not set where none were given."""
+
+    @_builtins.property
+    def replacement(self) -> Global___Replacement:
+        """Output only. A newer source on its way, while the one before still plays. Only its owner, operators and services see it."""
 
     def __init__(
         self,
@@ -173,14 +178,72 @@ class Title(_message.Message):
         availability: Global___Availability | None = ...,
         place: Global___EpisodePlace | None = ...,
         artwork: Global___Artwork | None = ...,
+        replacement: Global___Replacement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "place", b"place", "playable_time", b"playable_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "duration", b"duration", "error", b"error", "place", b"place", "playable_time", b"playable_time", "replacement", b"replacement", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "place", b"place", "playable_time", b"playable_time", "release_year", b"release_year", "rights", b"rights", "state", b"state", "unpublished", b"unpublished", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artwork", b"artwork", "availability", b"availability", "complete_time", b"complete_time", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "duration", b"duration", "error", b"error", "etag", b"etag", "genres", b"genres", "job", b"job", "name", b"name", "owner", b"owner", "place", b"place", "playable_time", b"playable_time", "release_year", b"release_year", "replacement", b"replacement", "rights", b"rights", "state", b"state", "unpublished", b"unpublished", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Title: _TypeAlias = Title  # noqa: Y015
+
+@_typing.final
+class Replacement(_message.Message):
+    """A newer source of a title that can be played. When its opening is there, it takes the place of what played before at once
+    and whole, and is no replacement any more; where it fails, what plays stays.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Replacement._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Replacement._State.ValueType  # 0
+        """Not set."""
+        STATE_PROCESSING: Replacement._State.ValueType  # 1
+        """It is being processed; its opening can't be played yet."""
+        STATE_FAILED: Replacement._State.ValueType  # 2
+        """Its processing failed for good or was cancelled; `error` says why."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How far it is."""
+
+    STATE_UNSPECIFIED: Replacement.State.ValueType  # 0
+    """Not set."""
+    STATE_PROCESSING: Replacement.State.ValueType  # 1
+    """It is being processed; its opening can't be played yet."""
+    STATE_FAILED: Replacement.State.ValueType  # 2
+    """Its processing failed for good or was cancelled; `error` says why."""
+
+    JOB_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """Output only. The job that processes it. Format: `jobs/{job}`."""
+    state: Global___Replacement.State.ValueType
+    """Output only. State now."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Output only. Present when the state is `STATE_FAILED`."""
+
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        state: Global___Replacement.State.ValueType = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "job", b"job", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replacement: _TypeAlias = Replacement  # noqa: Y015
 
 @_typing.final
 class Artwork(_message.Message):
@@ -545,14 +608,19 @@ class Media(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     EXTRAS_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Output only. The title. Format: `titles/{title}`."""
     job: _builtins.str
     """Output only. The job whose output this is. Format: `jobs/{job}`."""
     state: Global___Title.State.ValueType
-    """Output only. State of the title."""
+    """Output only. How far this media is; that of the title where the title plays it."""
     etag: _builtins.str
     """Output only. Changes with every change; of a complete media only the extras may still come."""
+    replaced: _builtins.bool
+    """Output only. Whether another source took its place: nothing is added any more, and it is collected when every playback that
+    began before is over.
+    """
     @_builtins.property
     def timeline(self) -> _media_pb2.Timeline:
         """Output only. Time axis and segment grid."""
@@ -580,10 +648,11 @@ class Media(_message.Message):
         state: Global___Title.State.ValueType = ...,
         etag: _builtins.str = ...,
         extras: _media_pb2.Extras | None = ...,
+        replaced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras", "timeline", b"timeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "extras", b"extras", "highlights", b"highlights", "job", b"job", "renditions", b"renditions", "state", b"state", "timeline", b"timeline", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "extras", b"extras", "highlights", b"highlights", "job", b"job", "renditions", b"renditions", "replaced", b"replaced", "state", b"state", "timeline", b"timeline", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

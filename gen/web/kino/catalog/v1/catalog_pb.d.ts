@@ -588,6 +588,13 @@ export declare type BeginMediaRequest = Message<"kino.catalog.v1.BeginMediaReque
    * @generated from field: repeated kino.media.v1.Rendition renditions = 4;
    */
   renditions: Rendition[];
+
+  /**
+   * Optional. Whether the job is to replace media that has not failed.
+   *
+   * @generated from field: bool replace = 5;
+   */
+  replace: boolean;
 };
 
 /**
@@ -608,6 +615,14 @@ export declare type BeginMediaResponse = Message<"kino.catalog.v1.BeginMediaResp
    * @generated from field: kino.catalog.v1.Media media = 1;
    */
   media?: Media | undefined;
+
+  /**
+   * The job whose media the title plays, or will play first: another one while this job's media is a replacement on its way. Any
+   * further job of the title is refused from now on. Format: `jobs/{job}`.
+   *
+   * @generated from field: string current_job = 2;
+   */
+  currentJob: string;
 };
 
 /**
@@ -630,7 +645,7 @@ export declare type ExtendTimelineRequest = Message<"kino.catalog.v1.ExtendTimel
   title: string;
 
   /**
-   * Required. Format: `jobs/{job}`; must be the title's job.
+   * Required. Format: `jobs/{job}`; the title's, or that of its replacement.
    *
    * @generated from field: string job = 2;
    */
@@ -692,7 +707,7 @@ export declare type PublishSegmentsRequest = Message<"kino.catalog.v1.PublishSeg
   title: string;
 
   /**
-   * Required. Format: `jobs/{job}`; must be the title's job.
+   * Required. Format: `jobs/{job}`; the title's, or that of its replacement.
    *
    * @generated from field: string job = 2;
    */
@@ -762,7 +777,7 @@ export declare const PublishSegmentsRequestSchema: GenMessage<PublishSegmentsReq
  */
 export declare type PublishSegmentsResponse = Message<"kino.catalog.v1.PublishSegmentsResponse"> & {
   /**
-   * State of the title after it.
+   * How far the job's media is after it.
    *
    * @generated from field: kino.catalog.v1.Title.State state = 1;
    */
@@ -796,7 +811,7 @@ export declare type PublishExtrasRequest = Message<"kino.catalog.v1.PublishExtra
   title: string;
 
   /**
-   * Required. Format: `jobs/{job}`; must be the title's job.
+   * Required. Format: `jobs/{job}`; the title's, or that of its replacement.
    *
    * @generated from field: string job = 2;
    */
@@ -890,6 +905,14 @@ export declare type GetMediaRequest = Message<"kino.catalog.v1.GetMediaRequest">
    * @generated from field: string title = 1;
    */
   title: string;
+
+  /**
+   * Optional. Whose media: also a replacement on its way, or replaced media until it is collected (then `MEDIA_NOT_FOUND`). Empty:
+   * what plays now. Format: `jobs/{job}`.
+   *
+   * @generated from field: string job = 2;
+   */
+  job: string;
 };
 
 /**
@@ -958,6 +981,13 @@ export declare type ListSegmentsRequest = Message<"kino.catalog.v1.ListSegmentsR
    * @generated from field: int32 page_size = 4;
    */
   pageSize: number;
+
+  /**
+   * Optional. Whose media, as in `GetMediaRequest`.
+   *
+   * @generated from field: string job = 5;
+   */
+  job: string;
 };
 
 /**
@@ -1128,8 +1158,9 @@ export declare const CatalogService: GenService<{
   },
   /**
    * Begins the media of a title: sets the job, its frames and its planned renditions. For the job the title has already it
-   * adds the frames and renditions where they are missing and changes nothing else. Another job replaces failed media;
-   * otherwise it fails with `MEDIA_EXISTS`.
+   * adds the frames and renditions where they are missing and changes nothing else. Another job takes the place of failed media;
+   * of other media only where it says so, otherwise it fails with `MEDIA_EXISTS`. Where the title can be played, what plays stays
+   * until the new media is playable (`Title.replacement`). A job whose media was replaced never comes back (`MEDIA_REPLACED`).
    *
    * @generated from rpc kino.catalog.v1.CatalogService.BeginMedia
    */

@@ -83,7 +83,7 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
   owner: string;
 
   /**
-   * Output only. The job that processes or processed its source. Format: `jobs/{job}`.
+   * Output only. The job whose output plays, or will play first. Format: `jobs/{job}`.
    *
    * @generated from field: string job = 10;
    */
@@ -104,7 +104,7 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
   updateTime?: Timestamp | undefined;
 
   /**
-   * Output only. When it first became playable.
+   * Output only. When what plays now became playable.
    *
    * @generated from field: google.protobuf.Timestamp playable_time = 13;
    */
@@ -165,6 +165,13 @@ export declare type Title = Message<"kino.catalog.v1.Title"> & {
    * @generated from field: kino.catalog.v1.Artwork artwork = 21;
    */
   artwork?: Artwork | undefined;
+
+  /**
+   * Output only. A newer source on its way, while the one before still plays. Only its owner, operators and services see it.
+   *
+   * @generated from field: kino.catalog.v1.Replacement replacement = 22;
+   */
+  replacement?: Replacement | undefined;
 };
 
 /**
@@ -226,6 +233,74 @@ export enum Title_State {
  * Describes the enum kino.catalog.v1.Title.State.
  */
 export declare const Title_StateSchema: GenEnum<Title_State>;
+
+/**
+ * A newer source of a title that can be played. When its opening is there, it takes the place of what played before at once
+ * and whole, and is no replacement any more; where it fails, what plays stays.
+ *
+ * @generated from message kino.catalog.v1.Replacement
+ */
+export declare type Replacement = Message<"kino.catalog.v1.Replacement"> & {
+  /**
+   * Output only. The job that processes it. Format: `jobs/{job}`.
+   *
+   * @generated from field: string job = 1;
+   */
+  job: string;
+
+  /**
+   * Output only. State now.
+   *
+   * @generated from field: kino.catalog.v1.Replacement.State state = 2;
+   */
+  state: Replacement_State;
+
+  /**
+   * Output only. Present when the state is `STATE_FAILED`.
+   *
+   * @generated from field: google.rpc.Status error = 3;
+   */
+  error?: Status | undefined;
+};
+
+/**
+ * Describes the message kino.catalog.v1.Replacement.
+ * Use `create(ReplacementSchema)` to create a new message.
+ */
+export declare const ReplacementSchema: GenMessage<Replacement>;
+
+/**
+ * How far it is.
+ *
+ * @generated from enum kino.catalog.v1.Replacement.State
+ */
+export enum Replacement_State {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It is being processed; its opening can't be played yet.
+   *
+   * @generated from enum value: STATE_PROCESSING = 1;
+   */
+  PROCESSING = 1,
+
+  /**
+   * Its processing failed for good or was cancelled; `error` says why.
+   *
+   * @generated from enum value: STATE_FAILED = 2;
+   */
+  FAILED = 2,
+}
+
+/**
+ * Describes the enum kino.catalog.v1.Replacement.State.
+ */
+export declare const Replacement_StateSchema: GenEnum<Replacement_State>;
 
 /**
  * The pictures that stand for a title or a series, one in two sizes, as JPEG at addresses of the gateway. Their content never
@@ -677,7 +752,7 @@ export declare type Media = Message<"kino.catalog.v1.Media"> & {
   highlights: Highlight[];
 
   /**
-   * Output only. State of the title.
+   * Output only. How far this media is; that of the title where the title plays it.
    *
    * @generated from field: kino.catalog.v1.Title.State state = 6;
    */
@@ -696,6 +771,14 @@ export declare type Media = Message<"kino.catalog.v1.Media"> & {
    * @generated from field: kino.media.v1.Extras extras = 8;
    */
   extras?: Extras | undefined;
+
+  /**
+   * Output only. Whether another source took its place: nothing is added any more, and it is collected when every playback that
+   * began before is over.
+   *
+   * @generated from field: bool replaced = 9;
+   */
+  replaced: boolean;
 };
 
 /**
