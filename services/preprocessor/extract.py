@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.media import sandbox
-from services.media.errors import MediaError, SourceChanged
+from services.media.errors import EncoderFailed, EncoderStalled, SandboxLimit, SourceChanged
 from services.media.pictures import PictureFormat
 from services.media.scratch import Scratch
 from services.media.time import NS_PER_SECOND
@@ -139,22 +139,17 @@ async def _run(source: Path, argv: list[str], folder: Path) -> str:
 
 
 async def _texts(source: Path, texts: Sequence[SourceText], folder: Path) -> list[str]:
-    """All tracks in one reading; each alone where one of them spoils it."""
+    """All tracks in one reading; where one of them spoils it each alone, and that one is left out."""
     if not texts:
         return []
     try:
         return [await _run(source, text_command(texts), folder)]
-    except MediaError:
+    except (EncoderFailed, EncoderStalled, SandboxLimit) as error:
         if len(texts) == 1:
-            raise
-    commands = []
-    for text in texts:
-        try:
-            commands.append(await _run(source, text_command([text]), folder))
-        except MediaError as error:
-            (folder / f"{text.stream_index}.vtt").unlink(missing_ok=True)
-            _log.warning("text track left out", stream=text.stream_index, reason=error.reason)
-    return commands
+            (folder / f"{texts[0].stream_index}.vtt").unlink(missing_ok=True)
+            _log.warning("text track left out", stream=texts[0].stream_index, reason=error.reason)
+            return []
+    return [command for text in texts for command in await _texts(source, [text], folder)]
 
 
 def _text_file(folder: Path, number: int, text: SourceText, report: SourceReport) -> TextFile | None:

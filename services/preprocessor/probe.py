@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
@@ -104,14 +105,23 @@ def exact_timeline(timescale: int, runs: Sequence[FrameRun], rates: Sequence[Fra
     rough = Timeline(timescale=timescale, runs=tuple(runs))
     if rough.constant_rate is not None:
         return rough
-    fitting = []
-    for rate in rates:
-        if 0 < rate <= MAX_FPS:
-            period = timescale / rate
-            off = max(abs(at - frame * period) for frame, at in enumerate(rough.all_pts()))
-            fitting.append((off, rate))
-    off, rate = min(fitting, default=(Fraction(2), Fraction(0)))
-    return Timeline.constant(fps=rate, frame_count=rough.frame_count) if off <= 1 else rough
+    fitting = [(off, rate) for rate in rates if (off := _off(rough, rate)) is not None]
+    if not fitting:
+        return rough
+    return Timeline.constant(fps=min(fitting)[1], frame_count=rough.frame_count)
+
+
+def _off(rough: Timeline, rate: Fraction) -> Fraction | None:
+    """How many ticks the times are off a constant rate at most; None where it is more than one."""
+    if not 0 < rate <= MAX_FPS:
+        return None
+    # Whole numbers of a fraction of a tick: fractions would take seconds for a long film.
+    tick, period, most = rate.numerator, rough.timescale * rate.denominator, 0
+    for frame, at in enumerate(rough.all_pts()):
+        most = max(most, abs(at * tick - frame * period))
+        if most > tick:
+            return None
+    return Fraction(most, tick)
 
 
 def _rational(pair: Sequence[int]) -> Fraction:
@@ -125,13 +135,16 @@ def _display_size(facts: dict[str, Any]) -> tuple[int, int]:
     return (height, width) if facts["rotation"] in (90, 270) else (width, height)
 
 
-def _check(facts: dict[str, Any], timeline: Timeline) -> None:
+def _check_size(facts: dict[str, Any]) -> None:
     width, height = _display_size(facts)
     if (
         min(width, height) < SMALLEST_SIDE
         or max(width, height, facts["width"], facts["height"]) > LARGEST_SIDE
     ):
         raise SourceUnsupported(problem=f"its picture is {width}x{height}")
+
+
+def _check_times(facts: dict[str, Any], timeline: Timeline) -> None:
     if Fraction(timeline.frame_count * timeline.timescale, timeline.duration_ticks) > MAX_FPS:
         raise SourceUnsupported(problem=f"it has more than {MAX_FPS} frames a second")
     if facts["first_decoded_pts"] != facts["first_pts"]:
@@ -238,6 +251,7 @@ async def inspect(path: Path) -> SourceReport:
     """What a file is, from its headers and first frames; raises like `probe`."""
     sniff(path)
     facts = await _facts(path, deep=False)
+    _check_size(facts)
     rate = _rational(facts["average_rate"]) or _rational(facts["base_rate"]) or Fraction(1)
     video, audios = _video(facts, rate, facts["announced_frames"]), _audios(facts)
     texts, drawn = _texts(facts)
@@ -260,13 +274,19 @@ async def probe(path: Path) -> Probe:
     """
     sniff(path)
     facts = await _facts(path, deep=True)
+    # Hundreds of thousands of frames are no work for the loop, on which leases are renewed.
+    return await asyncio.to_thread(_probe, facts)
+
+
+def _probe(facts: dict[str, Any]) -> Probe:
+    _check_size(facts)
     tick = _rational(facts["time_base"])
     runs = [
         FrameRun(count=count, duration_ticks=duration * tick.numerator) for count, duration in facts["runs"]
     ]
     rates = [_rational(facts["average_rate"]), _rational(facts["base_rate"]), *USUAL_RATES]
     pictures = exact_timeline(tick.denominator, runs, rates)
-    _check(facts, pictures)
+    _check_times(facts, pictures)
     lengths = _lengths(facts, pictures)
     timeline = presented(pictures, lengths.picture_hold)
     video, audios = _video(facts, pictures.constant_rate, timeline.frame_count), _audios(facts)

@@ -81,6 +81,8 @@ def made(kind: str, film: Path, folder: Path) -> Path:
         transform(film, out, *extra)
     elif kind == "a picture":
         out = transform(film, folder / "source.png", "-frames:v", "1")
+    elif kind == "too wide":
+        transform(film, out, "-frames:v", "3", "-an", "-vf", "scale=8448:32", "-c:v", "libx264")
     elif kind == "Dolby Vision alone":
         colors = "setparams=color_primaries=unknown:color_trc=unknown:colorspace=unknown"
         x265 = [
@@ -119,6 +121,7 @@ def made(kind: str, film: Path, folder: Path) -> Path:
         ("cut MP4, index last", SourceTruncated),
         ("cut mkv", SourceTruncated),
         ("cut ts", SourceTruncated),
+        ("too wide", SourceUnsupported),
         ("Dolby Vision alone", SourceUnsupported),
     ],
 )

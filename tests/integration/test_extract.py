@@ -82,6 +82,15 @@ def test_text_tracks_become_webvtt_on_the_titles_time_axis(
         assert (one.start_ms, one.end_ms) == (1000, 2500)
 
 
+def test_a_text_track_of_absurd_size_is_left_out_and_the_film_is_not(film: Path, tmp_path: Path) -> None:
+    cues = [f"{n + 1}\n00:00:01,{n:03} --> 00:00:02,{n:03}\n{'x' * 60_000}\n\n" for n in range(700)]
+    (tmp_path / "huge.srt").write_text("".join(cues))
+    inputs = ["-i", str(tmp_path / "huge.srt"), "-map", "0:v", "-map", "1", "-c", "copy"]
+    _, found = taken(transform(film, tmp_path / "film.mkv", [], inputs))
+    assert found.texts == ()
+    assert len(found.sheets) == found.board.sheet_count
+
+
 def test_chapters_are_kept_and_cut_to_the_title(film: Path, tmp_path: Path) -> None:
     report = taken(source_of(film, tmp_path, "film.mkv"))[0].report
     assert [(c.start_ns, c.name) for c in report.chapters] == [(0, "Opening"), (5 * 10**9, "The rest")]
