@@ -161,6 +161,13 @@ def _done(task: scheduler.Task, result: Result) -> api.WorkRequest:
     return api.WorkRequest(done=done)
 
 
+def _cause(error: Exception) -> Exception:
+    """The error itself, where it comes out of a group of concurrent work: the first one stopped the rest."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _failed(task: scheduler.Task, error: KinoError) -> api.WorkRequest:
     details = dict(error.details)
     stderr = str(details.pop("stderr", "")).splitlines()[-MAX_STDERR_LINES:]
@@ -300,13 +307,15 @@ class Worker:
             if handler is None:
                 raise UnknownTask(kind=kind)
             held.verdict = _done(task, await handler(task, _Reporter(held, self._say)))
-        except KinoError as error:
-            _log.warning("task failed", task=task.name, reason=error.reason, problem=error.message)
-            held.verdict = _failed(task, error)
-        except Exception as error:
-            incident = new_id()
-            _log.error("task failed", task=task.name, incident=incident, exc_info=error)
-            held.verdict = _failed(task, Internal(incident=incident))
+        except Exception as failed:
+            error = _cause(failed)
+            if isinstance(error, KinoError):
+                _log.warning("task failed", task=task.name, reason=error.reason, problem=error.message)
+                held.verdict = _failed(task, error)
+            else:
+                incident = new_id()
+                _log.error("task failed", task=task.name, incident=incident, exc_info=failed)
+                held.verdict = _failed(task, Internal(incident=incident))
         self._say(held.verdict)
 
     def _say(self, word: api.WorkRequest) -> None:

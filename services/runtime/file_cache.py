@@ -15,9 +15,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from services.runtime.objects import file_errors
+from services.runtime.errors import ResourceExhausted
+from services.runtime.objects import ObjectStoreFull, file_errors
 
 _POLL_S = 0.1
+
+
+class NoRoomForCopies(ResourceExhausted):
+    """The disk of this process has no room for a copy of the object: another process may have."""
+
+    reason = "NO_ROOM_FOR_COPIES"
 
 
 class FileCache:
@@ -34,7 +41,7 @@ class FileCache:
     ) -> AsyncIterator[Path]:
         """The copy, there while the context is open; `read` gives the content where there is none.
 
-        However many want it at once, one fetches it. Raises what `read` raises, `ObjectStoreFull`.
+        However many want it at once, one fetches it. Raises what `read` raises, `NoRoomForCopies`.
         """
         while (handle := await asyncio.to_thread(self._hold, sha256)) is None:
             await self._fetch(sha256, size_bytes, read)
@@ -63,17 +70,20 @@ class FileCache:
         """Make the copy, or wait a little while another does."""
         # One of sixteen, so that what a crash leaves is bounded; the next fetch in its place writes over it.
         part = self._folder / f"part-{sha256[0]}"
-        with file_errors("fetching"):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                if not _locked(part, handle):
-                    await asyncio.sleep(_POLL_S)
-                elif not (self._folder / sha256).exists():
-                    await self._fill(handle, size_bytes, read)
-                    part.rename(self._folder / sha256)
-            finally:
-                os.close(handle)
+        try:
+            with file_errors("fetching"):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
+                try:
+                    if not _locked(part, handle):
+                        await asyncio.sleep(_POLL_S)
+                    elif not (self._folder / sha256).exists():
+                        await self._fill(handle, size_bytes, read)
+                        part.rename(self._folder / sha256)
+                finally:
+                    os.close(handle)
+        except ObjectStoreFull as error:
+            raise NoRoomForCopies() from error
 
     async def _fill(self, handle: int, size_bytes: int, read: Callable[[], AsyncIterator[bytes]]) -> None:
         try:

@@ -20,14 +20,12 @@ from services.runtime.errors import Code, OutcomeUnknown, Unavailable
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
 from services.scheduler.model import (
-    FINAL_CODES,
     LEASE,
     MAX_COMMAND_CHARS,
     MAX_LINE_CHARS,
     MAX_STDERR_LINES,
     OVERDUE_FACTOR,
     STALL,
-    WORKER_CODES,
     Attempt,
     Candidate,
     Failure,
@@ -337,14 +335,7 @@ class Dispatcher:
             failure=failure,
             progress=progress,
         )
-        ended = await self._store.fail(
-            lease,
-            attempt,
-            self._clock.now(),
-            counts=failure.code not in WORKER_CODES,
-            final=failure.code in FINAL_CODES,
-            expired=expired,
-        )
+        ended = await self._store.fail(lease, attempt, self._clock.now(), expired=expired)
         self._release(lease)
         self.stop(ended.stopped, "the job has failed")
         if ended.changed:

@@ -33,10 +33,10 @@ MAX_STDERR_LINES = 40
 MAX_COMMAND_CHARS = 16_384
 MAX_LINE_CHARS = 2_000
 
-#: The source is at fault: no other attempt will do better.
-FINAL_CODES = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
-#: The worker is at fault (it goes away): the task keeps its attempts.
-WORKER_CODES = frozenset({Code.CANCELLED, Code.UNAVAILABLE})
+_SOURCE_CODES = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
+_WORKER_CODES = frozenset({Code.CANCELLED, Code.UNAVAILABLE})
+#: What a worker reports when the origin has no room for what it made.
+ORIGIN_FULL = "STORAGE_FULL"
 
 
 class JobNotFound(NotFound):
@@ -150,6 +150,28 @@ class Failure:
     reason: str
     message: str
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Blame(enum.Enum):
+    """Whose account a failed attempt goes to."""
+
+    #: No other attempt will do better: the task is given up at once.
+    SOURCE = "SOURCE"
+    #: One of its few attempts is used up, and its worker is watched.
+    TASK = "TASK"
+    #: It went away; the task keeps its attempts.
+    WORKER = "WORKER"
+    #: Neither: the origin is full. The task waits for as long as it takes.
+    ORIGIN = "ORIGIN"
+
+
+def blame_of(failure: Failure) -> Blame:
+    """Whose account a failure goes to."""
+    if failure.reason == ORIGIN_FULL:
+        return Blame.ORIGIN
+    if failure.code in _SOURCE_CODES:
+        return Blame.SOURCE
+    return Blame.WORKER if failure.code in _WORKER_CODES else Blame.TASK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,9 +381,9 @@ def is_fair(turn: int) -> bool:
     return turn % 4 == 3
 
 
-def retry_delay(failures: int, losses: int, *, counts: bool) -> timedelta:
-    """How long to wait after the nth failure; the first lost worker costs no time at all."""
-    exponent = failures - 1 if counts else losses - 2
+def retry_delay(blame: Blame, before: int) -> timedelta:
+    """How long to wait when so many attempts ended so before; the first lost worker costs no time at all."""
+    exponent = before - 1 if blame is Blame.WORKER else before
     return timedelta(seconds=min(4**exponent, 60) if exponent >= 0 else 0)
 
 

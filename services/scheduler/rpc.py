@@ -146,7 +146,8 @@ class SchedulerServicer(SchedulerServiceServicer):
         for task, tried in found[:limit]:
             holding = running.get(task.task_id)
             left_s = self._dispatcher.lease_left(holding) if holding else LEASE.total_seconds()
-            step = wire.next_step(task, left_s, workers, self._clock.now())
+            newest = tried[-1] if tried else None
+            step = wire.next_step(task, newest, left_s, workers, self._clock.now())
             tasks.append(wire.explanation(task, tried, holding, step))
         return api.ExplainJobResponse(job=await self._message(job), tasks=tasks, next_page_token=token)
 

@@ -253,21 +253,12 @@ class Store(Protocol):
     async def settle(self, job_id: str, task_id: str) -> None:
         """PUBLISHING becomes SUCCEEDED."""
 
-    async def fail(
-        self,
-        lease: Lease,
-        attempt: Attempt,
-        now: datetime,
-        *,
-        counts: bool,
-        final: bool,
-        expired: bool = False,
-    ) -> Ended:
-        """Note a failed attempt: the task waits again, or, when it is used up, is given up.
+    async def fail(self, lease: Lease, attempt: Attempt, now: datetime, *, expired: bool = False) -> Ended:
+        """Note a failed attempt: the task waits again, or, when it is used up (`blame_of`), is given up.
 
-        The job ends with it when nothing can go on without it, or when too many are given up. `counts`: a
-        failing of the task, else of its worker. `expired`: only if its lease has ended, else nothing changes.
-        `attempt` brings command, error lines, failure, progress.
+        The job ends with it when nothing can go on without it, or when too many are given up. `expired`:
+        only if its lease has ended, else nothing changes. `attempt` brings command, error lines, failure,
+        progress.
         """
 
     async def fail_publication(self, job_id: str, task_id: str, failure: Failure, now: datetime) -> Ended:

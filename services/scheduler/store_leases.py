@@ -20,6 +20,7 @@ from services.scheduler.model import (
     MAX_WORKER_FAILURES,
     QUARANTINE,
     Attempt,
+    Blame,
     Candidate,
     Failure,
     JobState,
@@ -27,6 +28,7 @@ from services.scheduler.model import (
     Task,
     TaskState,
     Urgency,
+    blame_of,
     in_words,
     retry_delay,
 )
@@ -222,16 +224,7 @@ class SqlLeases:
 
         await self._db.write(run)
 
-    async def fail(
-        self,
-        lease: Lease,
-        attempt: Attempt,
-        now: datetime,
-        *,
-        counts: bool,
-        final: bool,
-        expired: bool = False,
-    ) -> Ended:
+    async def fail(self, lease: Lease, attempt: Attempt, now: datetime, *, expired: bool = False) -> Ended:
         """See `Store.fail`."""
 
         def run(conn: Connection) -> Ended:
@@ -242,16 +235,21 @@ class SqlLeases:
                 conn, lease, now, command=attempt.command, progress=attempt.progress,
                 stderr_lines=json.dumps(attempt.stderr_lines), failure=failure_text(attempt.failure),
             )  # fmt: skip
-            failures, losses = task.failures + int(counts), task.losses + int(not counts)
-            if counts and not final:
+            blame = blame_of(attempt.failure)
+            failures = task.failures + (blame in (Blame.TASK, Blame.SOURCE))
+            losses = task.losses + (blame is Blame.WORKER)
+            if blame is Blame.TASK:
                 _note_failure(conn, lease, now)
-            if final or failures >= MAX_FAILURES or losses >= MAX_LOSSES:
+            if blame is Blame.SOURCE or failures >= MAX_FAILURES or losses >= MAX_LOSSES:
                 set_task(conn, task.job_id, task.task_id, TaskState.FAILED, failures=failures, losses=losses)
                 if not task.kind.leads_on and _failed_tasks(conn, task.job_id) < MAX_GIVEN_UP:
                     return Ended(changed=True)
                 told = in_words(task, attempt.failure, task.attempt)
                 return replace(finish_job(conn, task.job_id, JobState.FAILED, told, now), changed=True)
-            retry_at = now + retry_delay(failures, losses, counts=counts)
+            # An attempt that is on neither account met a full origin, as this one may have.
+            before = {Blame.TASK: task.failures, Blame.WORKER: task.losses}
+            full = task.attempt - 1 - task.failures - task.losses
+            retry_at = now + retry_delay(blame, before.get(blame, full))
             set_task(
                 conn, task.job_id, task.task_id, TaskState.WAITING, failures=failures, losses=losses,
                 not_before_us=to_us(retry_at),

@@ -19,6 +19,7 @@ from services.runtime.wire import timestamp_or_none
 from services.scheduler import plan
 from services.scheduler.model import (
     LEASE,
+    ORIGIN_FULL,
     Attempt,
     Failure,
     Job,
@@ -216,14 +217,21 @@ def attempt_message(attempt: Attempt, holding: Held | None) -> scheduler.Attempt
     )
 
 
-def next_step(task: Task, left_s: float, workers: Sequence[KnownWorker], now: datetime) -> str:
-    """What happens next and when, in words; `left_s` is how long the lease of a running task lasts."""
+def next_step(
+    task: Task, last: Attempt | None, left_s: float, workers: Sequence[KnownWorker], now: datetime
+) -> str:
+    """What happens next and when, in words.
+
+    `last` is its newest attempt; `left_s` is how long the lease of a running task lasts.
+    """
     if task.state is TaskState.WAITING:
         able = [w for w in workers if w.connected(now) and task.need in _needs(w)]
         well = [w for w in able if w.quarantine_end <= now]
         if task.not_before is not None and task.not_before > now:
             seconds = (task.not_before - now).total_seconds()
-            return f"Tried again in {seconds:.0f} s (attempt {task.attempt + 1})."
+            full = last is not None and last.failure is not None and last.failure.reason == ORIGIN_FULL
+            why = " The origin is full: make room. That uses up none of its attempts." if full else ""
+            return f"Tried again in {seconds:.0f} s (attempt {task.attempt + 1}).{why}"
         if not able:
             return f"Waits for a worker that can {plan.need_in_words(task.need)}: none is connected."
         if not well:

@@ -12,8 +12,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +34,7 @@ from services.media.testfilm import FilmSpec, make_film
 from services.preprocessor.bootstrap import build as build_preprocessor
 from services.runtime.app import Running
 from services.runtime.testing import serving, settings_in
-from services.scheduler.model import LEASE
+from services.scheduler.model import LEASE, MAX_FAILURES, MAX_WORKER_FAILURES
 from services.search.bootstrap import build as build_search
 from tests.engines.process import EngineProcess, answers, free_port
 
@@ -151,9 +151,9 @@ async def insist(call: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def farm(folder: Path, *, cramped: bool = False) -> AsyncIterator[Farm]:
-    """`cramped`: the first encoder's disk holds no whole chunk."""
-    keys, objects, port = folder / "keys", folder / "objects", free_port()
+async def farm(folder: Path, *, cramped: bool = False, origin: Path | None = None) -> AsyncIterator[Farm]:
+    """`cramped`: the first encoder's disk holds no whole chunk. `origin`: where the objects are."""
+    keys, objects, port = folder / "keys", origin or folder / "objects", free_port()
     settings = settings_in(
         folder / "here", keys_dir=keys, objects_dir=objects, endpoints={"scheduler": f"127.0.0.1:{port}"}
     )
@@ -189,11 +189,25 @@ async def farm(folder: Path, *, cramped: bool = False) -> AsyncIterator[Farm]:
                 each.stop()
 
 
-#: Runs a program where its scratch folder is a disk of its own, and a small one.
-_CRAMPED = (
+#: Runs a command of the shell that may mount disks of its own.
+_APART = (
     "unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)), "sh", "-c",
-    'mount -t tmpfs -o size=64k kino "$TMPDIR" && exec "$@"', "sh",
 )  # fmt: skip
+#: Runs a program where its scratch folder is a disk of its own, and a small one.
+_CRAMPED = (*_APART, 'mount -t tmpfs -o size=64k kino "$TMPDIR" && exec "$@"', "sh")
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A disk of that size, seen by all who go through the process that holds it."""
+    mount = f'mount -t tmpfs -o size={size_bytes} kino "$0" && touch mounted && exec sleep infinity'
+    holder = EngineProcess("disk", [*_APART, mount, folder / "disk"], folder)
+    (folder / "disk").mkdir()
+    try:
+        holder.start((folder / "mounted").exists)
+        yield Path(f"/proc/{holder.pid}/root{folder / 'disk'}")
+    finally:
+        holder.stop()
 
 
 def _process(folder: Path, name: str, env: Mapping[str, str], within: tuple[str, ...] = ()) -> EngineProcess:
@@ -227,10 +241,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, film: Path) -> Digests
 
 
 async def disturbed(
-    folder: Path, film: Path, disturb: Callable[[Farm], Awaitable[None]], *, cramped: bool = False
+    folder: Path,
+    film: Path,
+    disturb: Callable[[Farm], Awaitable[None]],
+    *,
+    cramped: bool = False,
+    origin: Path | None = None,
 ) -> tuple[Digests, int]:
     """What is published in spite of it, and how many attempts there were beyond the first of each task."""
-    async with farm(folder, cramped=cramped) as f:
+    async with farm(folder, cramped=cramped, origin=origin) as f:
         title = await f.begin(film)
         await disturb(f)
         job = await f.end()
@@ -286,6 +305,40 @@ async def test_a_worker_without_room_fails_alone(tmp_path: Path, film: Path, und
     published, repeated = await disturbed(tmp_path, film, disturb, cramped=True)
     assert published == undisturbed
     assert repeated >= 1
+
+
+async def test_a_full_origin_costs_no_attempt_and_the_title_completes_once_there_is_room(
+    tmp_path: Path, film: Path, undisturbed: Digests
+) -> None:
+    with small_disk(tmp_path, 64 << 20) as origin:
+        ballast = origin / "ballast"
+
+        async def disturb(f: Farm) -> None:
+            await f.holds("encoder-0")
+            await asyncio.to_thread(_fill, ballast)
+            # Were these counted, a task would be given up and both workers were in quarantine.
+            while not any(_full(task) >= MAX_FAILURES for task in await f.tasks()):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            assert sum(_full(task) for task in await f.tasks()) > 2 * MAX_WORKER_FAILURES
+            waiting = [task for task in await f.tasks() if task.state == task.STATE_WAITING]
+            assert any("The origin is full: make room." in task.next_step for task in waiting)
+            ballast.unlink()
+
+        published, _ = await disturbed(tmp_path, film, disturb, origin=origin)
+        assert published == undisturbed
+        assert list(origin.glob(".tmp/*/*")) == []
+
+
+def _full(task: jobs.TaskExplanation) -> int:
+    """How many of its attempts met a full origin."""
+    return sum("STORAGE_FULL" in str(attempt.error.details) for attempt in task.attempts)
+
+
+def _fill(ballast: Path) -> None:
+    """Write until the disk takes no more."""
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 async def test_an_origin_that_fails_and_comes_back_loses_nothing(

@@ -6,10 +6,15 @@ from datetime import timedelta
 
 import pytest
 
+from services.runtime.errors import Code
+from services.runtime.objects import ObjectStoreFull
 from services.runtime.sql import Database
 from services.scheduler.model import (
+    MAX_LOSSES,
+    MAX_WORKER_FAILURES,
     OVERDUE_FACTOR,
     QUARANTINE,
+    Failure,
     JobEnded,
     JobEnding,
     JobState,
@@ -17,7 +22,10 @@ from services.scheduler.model import (
     Urgency,
 )
 from services.scheduler.sessions import Stop
+from services.scheduler.wire import next_step
 from tests.contract.scheduler.test_dispatch import BROKEN, VIDEO, desk, lease, said, task, tasks_of
+
+FULL = Failure(code=Code.RESOURCE_EXHAUSTED, reason=ObjectStoreFull.reason, message="Full.")
 
 
 async def test_a_paused_job_begins_nothing_until_it_is_resumed(sql_database: Database) -> None:
@@ -122,6 +130,48 @@ async def test_a_task_that_fails_everywhere_puts_no_worker_in_quarantine(sql_dat
         await d.later(timedelta(seconds=30))
     [known] = await d.store.workers(d.clock.now() - timedelta(hours=1))
     assert known.quarantine_end < d.clock.now()
+
+
+async def test_a_full_origin_uses_up_no_attempt_and_puts_no_worker_in_quarantine(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    await d.job("j", *[task(n) for n in range(MAX_WORKER_FAILURES)])
+    worker = await d.worker("w", MAX_WORKER_FAILURES)
+    waits = []
+    for fence in range(1, MAX_LOSSES + 2):
+        for n in range(MAX_WORKER_FAILURES):
+            await d.dispatcher.failed(worker, lease(worker, f"t{n}", fence), FULL)
+        found = await d.store.task("j", "t0")
+        assert found.not_before is not None
+        waits.append((found.not_before - d.clock.now()).total_seconds())
+        [_, (waiting, tried), *_] = await d.store.explain("j", (), 10)
+        told = next_step(waiting, tried[-1], 0, [], d.clock.now())
+        assert told == (
+            f"Tried again in {waits[-1]:.0f} s (attempt {fence + 1})."
+            " The origin is full: make room. That uses up none of its attempts."
+        )
+        await d.later(timedelta(seconds=waits[-1]))
+    assert waits == [1, 4, 16] + [60] * (MAX_LOSSES - 2)
+    assert await d.state() == (TaskState.RUNNING, MAX_LOSSES + 2, 0)
+    [known] = await d.store.workers(d.clock.now() - timedelta(hours=1))
+    assert known.quarantine_end < d.clock.now()
+
+
+async def test_attempts_that_met_a_full_origin_make_no_later_failure_wait_longer(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    worker = await d.worker("w")
+    waits = []
+    for fence, failure in enumerate((FULL, FULL, BROKEN, FULL), 1):
+        await d.dispatcher.failed(worker, lease(worker, fence=fence), failure)
+        found = await d.store.task("j", "t0")
+        assert found.not_before is not None
+        waits.append((found.not_before - d.clock.now()).total_seconds())
+        await d.later(timedelta(seconds=20))
+    assert waits == [1, 4, 1, 16]
 
 
 async def test_a_task_is_stopped_that_takes_much_longer_than_its_like(sql_database: Database) -> None:

@@ -209,14 +209,18 @@ async def test_a_stopped_task_is_cancelled_and_never_reported() -> None:
         assert (await stream.next("done")).task == other.name
 
 
-async def test_a_failure_carries_its_reason_its_command_and_its_last_words() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_failure_carries_its_reason_its_command_and_its_last_words(at_once: bool) -> None:
+    error = EncoderFailed(exit_code=8, stderr="one\ntwo", command="ffmpeg -i fd:")
     handler = Handler()
     async with working(handler) as (far, _, _):
         stream = await far.stream()
         stream.welcome()
         stream.say(task=TASK)
         await handler.reporter
-        handler.outcome.set_exception(EncoderFailed(exit_code=8, stderr="one\ntwo", command="ffmpeg -i fd:"))
+        handler.outcome.set_exception(
+            ExceptionGroup("at once", [error, ValueError("after it")]) if at_once else error
+        )
         failed = await stream.next("failed")
         assert (failed.command, list(failed.stderr_lines)) == ("ffmpeg -i fd:", ["one", "two"])
         assert "ENCODER_FAILED" in str(failed.error.details[0])

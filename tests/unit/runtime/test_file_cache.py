@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.file_cache import FileCache
+from services.runtime.file_cache import FileCache, NoRoomForCopies
 from services.runtime.objects import ObjectStoreUnavailable
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +95,18 @@ async def test_a_fetch_that_fails_leaves_nothing_and_is_done_again(tmp_path: Pat
         await cache.file(digest("a"), SIZE, broken).__aenter__()
     assert copies(tmp_path) == set()
     await use(cache, origin, "a")
+
+
+async def test_a_disk_without_room_is_told_from_a_full_origin(
+    tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, start: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(NoRoomForCopies):
+        await use(FileCache(tmp_path, 10 * SIZE), origin, "a")
+    assert copies(tmp_path) == set()
 
 
 FETCHER = """

@@ -901,7 +901,8 @@ class TaskFailed(_message.Message):
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why, with an `ErrorInfo`. `INVALID_ARGUMENT` and `FAILED_PRECONDITION` are final (the source is at fault); everything else is
-        tried again.
+        tried again. `UNAVAILABLE` and `CANCELLED` (the worker goes away) and the reason `STORAGE_FULL` (the origin has no room) use up
+        none of the few tries.
         """
 
     @_builtins.property

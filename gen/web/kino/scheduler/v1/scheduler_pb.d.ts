@@ -902,7 +902,8 @@ export declare type TaskFailed = Message<"kino.scheduler.v1.TaskFailed"> & {
 
   /**
    * Why, with an `ErrorInfo`. `INVALID_ARGUMENT` and `FAILED_PRECONDITION` are final (the source is at fault); everything else is
-   * tried again.
+   * tried again. `UNAVAILABLE` and `CANCELLED` (the worker goes away) and the reason `STORAGE_FULL` (the origin has no room) use up
+   * none of the few tries.
    *
    * @generated from field: google.rpc.Status error = 3;
    */
