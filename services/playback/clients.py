@@ -12,14 +12,20 @@ from kino.billing.v1 import billing_pb2
 from kino.billing.v1.billing_pb2_grpc import BillingServiceStub
 from kino.catalog.v1 import catalog_pb2
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
-from kino.catalog.v1.resources_pb2 import Availability
+from kino.catalog.v1.resources_pb2 import Availability, Title
 from kino.history.v1 import history_pb2
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1 import identity_pb2
 from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from kino.media.v1 import media_pb2
 from services.media.time import FrameRun, Timeline
-from services.playback.errors import TitleExpired, TitleNotFound, TitleNotYet, TitleOutsideRegion
+from services.playback.errors import (
+    TitleExpired,
+    TitleNotFound,
+    TitleNotYet,
+    TitleOutsideRegion,
+    TitleReplaced,
+)
 from services.playback.model import (
     AudioCodec,
     AudioTrack,
@@ -34,7 +40,7 @@ from services.playback.model import (
 )
 from services.playback.usecases import Entitlement
 from services.runtime.errors import KinoError, Unavailable
-from services.runtime.status import forwarded
+from services.runtime.status import error_of, forwarded
 
 #: History must not hold up a start for longer than this.
 HISTORY_TIMEOUT_S = 1.5
@@ -58,11 +64,13 @@ class CatalogClient:
     def __init__(self, stub: CatalogServiceStub) -> None:
         self._stub = stub
 
-    async def media(self, title: str) -> TitleMedia:
+    async def media(self, title: str, job: str) -> TitleMedia:
         """See `titles.Catalog.media`."""
         try:
-            answer = await self._stub.GetMedia(catalog_pb2.GetMediaRequest(title=title))
+            answer = await self._stub.GetMedia(catalog_pb2.GetMediaRequest(title=title, job=job))
         except grpc.aio.AioRpcError as error:
+            if error_of(error).reason == "MEDIA_NOT_FOUND":
+                raise TitleReplaced(title) from error
             missing = error.code() is grpc.StatusCode.NOT_FOUND
             raise (TitleNotFound(title) if missing else _typed(error)) from error
         return media_of(answer)
@@ -82,10 +90,12 @@ class CatalogClient:
         if found.state == Availability.STATE_EXPIRED:
             raise TitleExpired(title)
 
-    async def segments(self, title: str, rendition_id: str, first: int, page_size: int) -> list[Segment]:
+    async def segments(
+        self, title: str, job: str, rendition_id: str, first: int, page_size: int
+    ) -> list[Segment]:
         """See `titles.Catalog.segments`."""
         request = catalog_pb2.ListSegmentsRequest(
-            title=title, rendition_id=rendition_id, first_segment=first, page_size=page_size
+            title=title, job=job, rendition_id=rendition_id, first_segment=first, page_size=page_size
         )
         try:
             answer = await self._stub.ListSegments(request)
@@ -160,7 +170,8 @@ def media_of(answer: catalog_pb2.GetMediaResponse) -> TitleMedia:
         job=media.job,
         owner=title.owner,
         shown=played and not title.unpublished,
-        complete=title.HasField("complete_time"),
+        complete=media.state == Title.STATE_COMPLETE if media.replaced else title.HasField("complete_time"),
+        replaced=media.replaced,
         timeline=Timeline(timescale=media.timeline.timescale or 1, runs=runs),
         segment_starts=tuple(media.timeline.segment_start_ticks),
         planned=media.timeline.planned,

@@ -76,6 +76,13 @@ class TitleNotPlayable(FailedPrecondition):
     fields = ("subject",)
 
 
+class TitleReplaced(FailedPrecondition):
+    """{subject} was replaced by a newer version: start it again."""
+
+    reason = "TITLE_REPLACED"
+    fields = ("subject",)
+
+
 class TitleOutsideRegion(PermissionDenied):
     """{resource} may not be watched where you are (region {region})."""
 

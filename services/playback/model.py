@@ -187,7 +187,7 @@ class TitleMedia:
     owner: str
     #: Whether viewers may see it.
     shown: bool
-    #: Whether nothing more will come.
+    #: Whether nothing is missing.
     complete: bool
     timeline: Timeline
     segment_starts: tuple[int, ...]
@@ -197,6 +197,8 @@ class TitleMedia:
     renditions: tuple[Rendition, ...]
     #: When it first became playable.
     playable_time: datetime | None
+    #: Whether a newer source took its place: nothing more will come.
+    replaced: bool = False
     texts: tuple[TextTrack, ...] = ()
     storyboard: Storyboard | None = None
     #: The message this was read from, for answers that repeat parts of it; opaque here.
@@ -341,6 +343,8 @@ class Lease:
     start_time: datetime
     expire_time: datetime
     title_duration_ns: int
+    #: The job whose media it reads to its end; empty: what the title is at the time.
+    job: str = ""
 
     @property
     def user(self) -> str:

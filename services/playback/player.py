@@ -11,7 +11,13 @@ from services.media.cmaf import combined_init
 from services.media.time import ticks_to_ns_up
 from services.playback.cache import ChunkCache
 from services.playback.chunks import Chunks, Ramp, Track
-from services.playback.errors import BytesOutOfRange, RenditionNotPlayed, SegmentNotReady, SegmentOutOfRange
+from services.playback.errors import (
+    BytesOutOfRange,
+    RenditionNotPlayed,
+    SegmentNotReady,
+    SegmentOutOfRange,
+    TitleReplaced,
+)
 from services.playback.leases import Leases
 from services.playback.model import (
     Entry,
@@ -26,6 +32,7 @@ from services.playback.model import (
 from services.playback.titles import Titles
 from services.playback.usecases import Resume
 from services.runtime.clock import Clock
+from services.runtime.errors import KinoError
 
 #: The number that stands for a rendition's init segment.
 INIT = -1
@@ -80,6 +87,7 @@ class EndReason(enum.Enum):
     READY_PART = "END_OF_READY_PART"
     WINDOW = "END_OF_WINDOW"
     MOVED = "MOVED"
+    REPLACED = "REPLACED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +167,7 @@ class Player:
         `TitleNotFound`, `SegmentCorrupt`.
         """
         await self._leases.hold(lease)
-        media = await self._titles.get(lease.title)
+        media = await self._titles.get(lease.title, lease.job)
         offset_ns = wanted.offset_ns or 0
         if wanted.offset_ns is None and wanted.resume is None:
             offset_ns = await self._resume.offset_ns(lease.profile, media)
@@ -168,7 +176,9 @@ class Player:
         while (end := _end(media, stream)) is None:
             step = await self._step(media, stream) if media.job == stream.job else None
             if step is None:
-                end = End(reason=EndReason.READY_PART, next_offset_ns=stream.next_ns)
+                gone = media.replaced or media.job != stream.job
+                reason = EndReason.REPLACED if gone else EndReason.READY_PART
+                end = End(reason=reason, next_offset_ns=stream.next_ns)
                 break
             if stream.resume is not None:
                 step = _resumed(step, stream.resume)
@@ -178,7 +188,7 @@ class Player:
             async for message in self._send(lease, ramp, step.parts, ahead):
                 yield message
             _advance(stream, step)
-            media = await self._titles.get(lease.title)
+            media = await self._titles.get(lease.title, lease.job)
         yield end
 
     async def read(
@@ -189,7 +199,7 @@ class Player:
         Raises `RenditionNotFound`, `SegmentNotReady`, `SegmentOutOfRange`, `BytesOutOfRange` and as `play`.
         """
         await self._leases.hold(lease)
-        media = await self._titles.get(lease.title)
+        media = await self._titles.get(lease.title, lease.job)
         rendition = media.rendition(rendition_id)
         ramp, track = Ramp(), _track(rendition)
         if first == INIT:
@@ -213,7 +223,7 @@ class Player:
     async def source(self, lease: Lease, rendition_id: str, number: int) -> Source:
         """One whole segment, or the init segment (-1), for HTTP. Raises as `read`."""
         await self._leases.hold(lease)
-        media = await self._titles.get(lease.title)
+        media = await self._titles.get(lease.title, lease.job)
         rendition = media.rendition(rendition_id)
         if number == INIT:
             return Source(partial(self._init, rendition), rendition.init_sha256, _track(rendition))
@@ -260,7 +270,7 @@ class Player:
     def _known_parts(self, media: TitleMedia, step: _Step, number: int) -> list[_Part]:
         """The parts of the next segment, as far as they are known without asking."""
         tracks = [(Track.VIDEO, step.video)] + ([(Track.AUDIO, step.audio)] if step.audio else [])
-        known = [(track, self._titles.known(media.title, r.rendition_id, number)) for track, r in tracks]
+        known = [(track, self._titles.known(media, r.rendition_id, number)) for track, r in tracks]
         return [_Part(track=track, segment=segment) for track, segment in known if segment]
 
     async def _header(self, media: TitleMedia, number: int, step: _Step, entry: Entry) -> Header:
@@ -392,7 +402,9 @@ def _checked_start(offset_bytes: int, size_bytes: int) -> int:
     return offset_bytes
 
 
-def _absent(media: TitleMedia, rendition: Rendition, number: int) -> SegmentOutOfRange | SegmentNotReady:
+def _absent(media: TitleMedia, rendition: Rendition, number: int) -> KinoError:
     if media.is_over(number) or rendition.ends_before(number):
         return SegmentOutOfRange(rendition.rendition_id, number)
+    if media.replaced:
+        return TitleReplaced(media.title)
     return SegmentNotReady(rendition.rendition_id, number, 1_000)

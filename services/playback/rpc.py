@@ -24,7 +24,7 @@ from kino.playback.v1 import resources_pb2 as res
 from services.playback import dash, hls
 from services.playback.chunks import Track, http_body
 from services.playback.clients import VIDEO_CODECS
-from services.playback.errors import ExtraNotFound, RenditionNotFound
+from services.playback.errors import ExtraNotFound, RenditionNotFound, TitleReplaced
 from services.playback.extras import extra_file
 from services.playback.http import Answer, answer
 from services.playback.leases import Leases
@@ -53,6 +53,7 @@ _REASONS = {
     EndReason.READY_PART: res.PlayEnd.REASON_END_OF_READY_PART,
     EndReason.WINDOW: res.PlayEnd.REASON_END_OF_WINDOW,
     EndReason.MOVED: res.PlayEnd.REASON_MOVED,
+    EndReason.REPLACED: res.PlayEnd.REASON_REPLACED,
 }
 
 
@@ -164,7 +165,10 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         """See the contract."""
         lease = self._tokens.open(request.lease_token)
         await self._leases.hold(lease)
-        text, kind = await self._manifest(await self._titles.get(lease.title), request.file)
+        media = await self._titles.get(lease.title, lease.job)
+        if media.replaced and not media.complete:
+            raise TitleReplaced(media.title)  # a player would ask for what is missing for ever
+        text, kind = await self._manifest(media, request.file)
         data = memoryview(text.encode())
         etag = hashlib.sha256(data).hexdigest()[:32]
         reply = answer(_metadata(context), size_bytes=len(data), etag=etag, cache_control=_MANIFEST_CACHE)
@@ -175,7 +179,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         """See the contract."""
         lease = self._tokens.open(request.lease_token)
         await self._leases.hold(lease)
-        source = cast(catalog.Media, (await self._titles.get(lease.title)).message)
+        source = cast(catalog.Media, (await self._titles.get(lease.title, lease.job)).message)
         file = extra_file(source.extras, request.file)
         if file is None:
             raise ExtraNotFound(request.file)

@@ -87,6 +87,7 @@ class SqlLeases:
         asked = json.dumps([lease.profile, lease.title, lease.device]).encode()
         taken = select(func.count()).select_from(LEASES).where(_live(LEASES.c.user_name == lease.user, now))
         row = {**vars(lease), "user_name": lease.user}
+        del row["job"]  # is in the token
 
         def transaction(conn: Connection) -> Lease:
             def add() -> bytes:

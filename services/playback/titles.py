@@ -7,7 +7,7 @@ from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.playback.errors import TitleNotFound
+from services.playback.errors import TitleNotFound, TitleReplaced
 from services.playback.model import Rendition, Segment, TitleMedia
 from services.runtime.clock import Clock
 from services.runtime.errors import KinoError
@@ -26,20 +26,27 @@ LONG_PAGE = 2000
 _REMEMBERED = 200_000
 _log = logger("playback.titles")
 
+_Key = tuple[str, str]
+
 
 class Catalog(Protocol):
     """Where titles come from."""
 
-    async def media(self, title: str) -> TitleMedia:
-        """What can be played now. Raises `TitleNotFound`, and other errors when catalog can't be reached."""
+    async def media(self, title: str, job: str) -> TitleMedia:
+        """What `job` made, empty: what can be played now.
 
-    async def segments(self, title: str, rendition_id: str, first: int, page_size: int) -> list[Segment]:
+        Raises `TitleNotFound`, `TitleReplaced`, and other errors when catalog can't be reached.
+        """
+
+    async def segments(
+        self, title: str, job: str, rendition_id: str, first: int, page_size: int
+    ) -> list[Segment]:
         """Published segments from that number on, by number, at most so many."""
 
 
 @dataclass
 class _Shelf:
-    """What is remembered of one title."""
+    """What is remembered of what one job made of a title."""
 
     media: TitleMedia
     loaded_s: float
@@ -60,21 +67,26 @@ class Titles:
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
         self._catalog = catalog
         self._clock = clock
-        self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[TitleMedia]] = {}
+        #: By title and job.
+        self._shelves: OrderedDict[_Key, _Shelf] = OrderedDict()
+        self._asking: dict[_Key, asyncio.Task[TitleMedia]] = {}
 
-    async def get(self, title: str) -> TitleMedia:
-        """A title, from memory while that is fresh enough. Raises `TitleNotFound`."""
-        shelf = self._shelves.get(title)
+    async def get(self, title: str, job: str = "") -> TitleMedia:
+        """What a job made of a title (empty: what plays now), from memory while that is fresh enough.
+
+        Raises `TitleNotFound`, `TitleReplaced`.
+        """
+        key = title, job
+        shelf = self._shelves.get(key)
         if shelf is None:
-            return await self.asked(title)
-        self._shelves.move_to_end(title)
+            return await self.asked(title, job)
+        self._shelves.move_to_end(key)
         age_s = self._clock.monotonic() - shelf.loaded_s
         if age_s < (COMPLETE_S if shelf.media.complete else GROWING_S):
             return shelf.media
         try:
-            return await self.asked(title)
-        except TitleNotFound:
+            return await self.asked(title, job)
+        except (TitleNotFound, TitleReplaced):
             raise
         except KinoError as error:
             if age_s > STALE_S:
@@ -82,51 +94,54 @@ class Titles:
             _log.warning("catalog does not answer, an older answer serves", title=title, reason=error.reason)
             return shelf.media
 
-    async def asked(self, title: str) -> TitleMedia:
-        """A title as catalog tells it now; those who ask at the same time share one question."""
-        task = self._asking.get(title)
+    async def asked(self, title: str, job: str = "") -> TitleMedia:
+        """The same as catalog tells it now; those who ask at the same time share one question."""
+        key = title, job
+        task = self._asking.get(key)
         if task is None:
-            task = self._asking[title] = asyncio.create_task(self._ask(title))
-            task.add_done_callback(lambda done: self._answered(title, done))
+            task = self._asking[key] = asyncio.create_task(self._ask(title, job))
+            task.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(task)
 
-    def _answered(self, title: str, task: asyncio.Task[TitleMedia]) -> None:
-        del self._asking[title]
-        if not task.cancelled() and isinstance(task.exception(), TitleNotFound):
-            self._shelves.pop(title, None)
+    def _answered(self, key: _Key, task: asyncio.Task[TitleMedia]) -> None:
+        del self._asking[key]
+        if not task.cancelled() and isinstance(task.exception(), TitleNotFound | TitleReplaced):
+            self._shelves.pop(key, None)
 
-    async def _ask(self, title: str) -> TitleMedia:
-        media = await self._catalog.media(title)
-        shelf = self._shelves.get(title)
-        if shelf is None or shelf.media.job != media.job:
-            self._shelves[title] = _Shelf(media=media, loaded_s=self._clock.monotonic())
-            self._make_room(title)
-        else:
-            shelf.media, shelf.loaded_s = media, self._clock.monotonic()
+    async def _ask(self, title: str, job: str) -> TitleMedia:
+        """Ask, and remember under the job that was asked for and the one that was told."""
+        media = await self._catalog.media(title, job)
+        for key in {(title, job), (title, media.job)}:
+            shelf = self._shelves.get(key)
+            if shelf is None:
+                self._shelves[key] = _Shelf(media=media, loaded_s=self._clock.monotonic())
+                self._make_room(key)
+            else:
+                shelf.media, shelf.loaded_s = media, self._clock.monotonic()
         return media
 
-    def known(self, title: str, rendition_id: str, number: int) -> Segment | None:
+    def known(self, media: TitleMedia, rendition_id: str, number: int) -> Segment | None:
         """A segment that is remembered, without asking."""
-        shelf = self._shelves.get(title)
+        shelf = self._shelves.get((media.title, media.job))
         return shelf.segments[rendition_id].get(number) if shelf else None
 
     async def segment(self, media: TitleMedia, rendition: Rendition, number: int) -> Segment | None:
         """A segment, or None while it isn't published."""
-        found = self.known(media.title, rendition.rendition_id, number)
+        found = self.known(media, rendition.rendition_id, number)
         if found is not None or rendition.ends_before(number):
             return found
         await self._fetch(media, rendition.rendition_id, number, PAGE)
-        return self.known(media.title, rendition.rendition_id, number)
+        return self.known(media, rendition.rendition_id, number)
 
     async def prefix(self, media: TitleMedia, rendition: Rendition) -> list[Segment]:
         """The segments published without a gap from the start."""
         found: list[Segment] = []
         while len(found) < rendition.ready_segment_count:
             number = len(found)
-            segment = self.known(media.title, rendition.rendition_id, number)
+            segment = self.known(media, rendition.rendition_id, number)
             if segment is None:
                 await self._fetch(media, rendition.rendition_id, number, LONG_PAGE)
-                segment = self.known(media.title, rendition.rendition_id, number)
+                segment = self.known(media, rendition.rendition_id, number)
             if segment is None:
                 break
             found.append(segment)
@@ -134,23 +149,24 @@ class Titles:
 
     async def _fetch(self, media: TitleMedia, rendition_id: str, first: int, page_size: int) -> None:
         """Ask for a page of segments unless somebody just did."""
-        shelf = self._shelves.get(media.title)
+        key = media.title, media.job
+        shelf = self._shelves.get(key)
         if shelf is None:
-            await self.asked(media.title)
-            shelf = self._shelves[media.title]
+            await self.asked(*key)
+            shelf = self._shelves[key]
         async with shelf.lock:
             known, now_s = shelf.segments[rendition_id], self._clock.monotonic()
             if first in known or now_s - shelf.missing_s.get((rendition_id, first), -GROWING_S) < GROWING_S:
                 return
-            page = await self._catalog.segments(media.title, rendition_id, first, page_size)
+            page = await self._catalog.segments(*key, rendition_id, first, page_size)
             known.update((segment.number, segment) for segment in page)
             if first in known:
                 shelf.missing_s.pop((rendition_id, first), None)
             else:
                 shelf.missing_s[rendition_id, first] = now_s
-        self._make_room(media.title)
+        self._make_room(key)
 
-    def _make_room(self, kept: str) -> None:
+    def _make_room(self, kept: _Key) -> None:
         """Forget the titles not asked for longest, but never the one at hand."""
         total = sum(shelf.size for shelf in self._shelves.values())
         while total > _REMEMBERED and next(iter(self._shelves)) != kept:

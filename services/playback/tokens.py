@@ -23,7 +23,9 @@ class LeaseTokens:
 
     def seal(self, lease: Lease) -> str:
         """A token for a lease."""
-        claims = LeaseClaims(lease=lease.name, profile=lease.profile, title=lease.title, device=lease.device)
+        claims = LeaseClaims(
+            lease=lease.name, profile=lease.profile, title=lease.title, device=lease.device, job=lease.job
+        )
         claims.start_time.FromDatetime(lease.start_time)
         claims.title_duration.FromNanoseconds(lease.title_duration_ns)
         return self._sealer.seal(KIND, claims.SerializeToString(), lease.start_time + TOKEN_TTL)
@@ -40,4 +42,5 @@ class LeaseTokens:
             start_time=start_time,
             expire_time=start_time + self._ttl,
             title_duration_ns=claims.title_duration.ToNanoseconds(),
+            job=claims.job,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -142,6 +142,7 @@ class StartPlayback:
         taken, offset_ns = await asyncio.gather(
             self._leases.take(lease, limit, request_id), self._resume.offset_ns(profile, media)
         )
+        taken = replace(taken, job=media.job, title_duration_ns=media.duration_ns)
         return Started(lease=taken, resume_ns=offset_ns, media=media)
 
     async def _limit(self, caller: Principal, user: str) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kino.catalog.v1 import catalog_pb2 as pb
-from kino.catalog.v1 import resources_pb2
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from kino.media.v1 import media_pb2
 from services.encoder.ffmpeg import FfmpegEngine
@@ -34,6 +33,7 @@ from services.runtime.app import Running
 from services.runtime.testing import channel_of, service_token, user_token
 
 PUBLISHER = "users/publisher"
+#: Of what is published unless another is named.
 JOB = "jobs/one"
 _RATE = Fraction(30000, 1001)
 _CODECS = {
@@ -113,21 +113,18 @@ async def encode_film(
 class Publisher:
     """Publishes a film in a running catalog, piece by piece."""
 
-    def __init__(self, process: Running, film: Film) -> None:
+    def __init__(self, process: Running, film: Film, *, replaces: str = "", job: str = JOB) -> None:
+        """`replaces` is a title whose film this one is to replace; else a new one is made."""
         self._process = process
         self._film = film
-        self.title = ""
+        self._replaces = replaces
+        self._job = job
+        self.title = replaces
 
     async def begin(self, *, planned: bool = True) -> str:
         """Create the title and announce its frames, grid and renditions; its name."""
         film = self._film
-        async with channel_of(self._process, user_token(self._process, PUBLISHER, "publisher")) as channel:
-            created = await CatalogServiceStub(channel).CreateTitle(
-                pb.CreateTitleRequest(
-                    title=resources_pb2.Title(display_name="Test film"), request_id=str(uuid.uuid4())
-                )
-            )
-        self.title = created.title.name
+        self.title = self._replaces or await self._create()
         timeline = media_pb2.Timeline(timescale=film.timeline.timescale)
         for run in film.timeline.runs:
             timeline.frame_runs.add(count=run.count, duration_ticks=run.duration_ticks)
@@ -135,24 +132,33 @@ class Publisher:
             await stub.BeginMedia(
                 pb.BeginMediaRequest(
                     title=self.title,
-                    job=JOB,
+                    job=self._job,
+                    replace=bool(self._replaces),
                     timeline=timeline,
                     renditions=[self._planned(r) for r in self._ids],
                 )
             )
             await stub.ExtendTimeline(
                 pb.ExtendTimelineRequest(
-                    title=self.title, job=JOB, segment_start_ticks=film.starts, planned=planned
+                    title=self.title, job=self._job, segment_start_ticks=film.starts, planned=planned
                 )
             )
         return self.title
+
+    async def _create(self) -> str:
+        async with channel_of(self._process, user_token(self._process, PUBLISHER, "publisher")) as channel:
+            request = pb.CreateTitleRequest(request_id=str(uuid.uuid4()))
+            request.title.display_name = "Test film"
+            return str((await CatalogServiceStub(channel).CreateTitle(request)).title.name)
 
     async def publish(self, rendition_id: str, numbers: Sequence[int] | None = None) -> None:
         """Store segments of a rendition (default: all) and publish them."""
         film, objects = self._film, self._process.context.objects
         rendition, segments = film.one(rendition_id), film.segments(rendition_id)
         chosen = [segments[n] for n in (range(len(segments)) if numbers is None else numbers)]
-        folder = f"media/{self.title.removeprefix('titles/')}/one/{rendition_id}"
+        folder = (
+            f"media/{self.title.removeprefix('titles/')}/{self._job.removeprefix('jobs/')}/{rendition_id}"
+        )
         await objects.put(f"{folder}/init.mp4", rendition.init)
         shift = rendition.media_time if rendition_id in film.sounds else 0
         messages = []
@@ -179,7 +185,7 @@ class Publisher:
             await stub.PublishSegments(
                 pb.PublishSegmentsRequest(
                     title=self.title,
-                    job=JOB,
+                    job=self._job,
                     rendition_id=rendition_id,
                     init_object_key=f"{folder}/init.mp4",
                     init_sha256=hashlib.sha256(rendition.init).digest(),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from services.playback.errors import TitleNotFound
+from services.playback.errors import TitleNotFound, TitleReplaced
 from services.playback.model import Segment, TitleMedia
 from services.playback.titles import COMPLETE_S, GROWING_S, STALE_S, Titles
 from services.runtime.clock import ManualClock
@@ -13,6 +13,7 @@ from services.runtime.errors import KinoError, Unavailable
 from tests.unit.playback.media import audio, segments, title, video
 
 WHOLE = title([video("h264-720"), audio("aac-128-und-0")])
+OLD = title([video("h264-720")], job="jobs/old", replaced=True)
 GROWING = title([video("h264-720", 1)], complete=False)
 
 
@@ -21,18 +22,21 @@ class Shelf:
     """A catalog that counts what it is asked."""
 
     media_now: TitleMedia = WHOLE
+    old: TitleMedia = OLD
     failure: KinoError | None = None
     asked: list[tuple[str, int]] = field(default_factory=list)
     media_count: int = 0
 
-    async def media(self, title: str) -> TitleMedia:
+    async def media(self, title: str, job: str) -> TitleMedia:
         self.media_count += 1
         await asyncio.sleep(0)
         if self.failure:
             raise self.failure
-        return self.media_now
+        return self.old if job == self.old.job else self.media_now
 
-    async def segments(self, title: str, rendition_id: str, first: int, page_size: int) -> list[Segment]:
+    async def segments(
+        self, title: str, job: str, rendition_id: str, first: int, page_size: int
+    ) -> list[Segment]:
         self.asked.append((rendition_id, first))
         found = segments(self.media_now.rendition(rendition_id))
         return [segment for segment in found if segment.number >= first][:page_size]
@@ -132,5 +136,21 @@ async def test_another_job_starts_with_empty_shelves(room: Room) -> None:
     media = await room.get()
     await room.titles.segment(media, media.renditions[0], 0)
     room.catalog.media_now = replace(WHOLE, job="jobs/two")
-    await room.titles.asked("titles/film")
-    assert room.titles.known("titles/film", "h264-720", 0) is None
+    other = await room.titles.asked("titles/film")
+    assert room.titles.known(other, "h264-720", 0) is None
+    assert room.titles.known(media, "h264-720", 0) is not None
+
+
+async def test_who_reads_what_a_job_made_reads_on_when_it_is_replaced(room: Room) -> None:
+    room.catalog.media_now = replace(OLD, replaced=False)
+    started = await room.titles.asked("titles/film")
+    assert (await room.titles.get("titles/film", started.job), room.catalog.media_count) == (started, 1)
+    room.catalog.media_now = WHOLE
+    room.clock.advance(COMPLETE_S)
+    assert await room.titles.get("titles/film", started.job) == OLD
+    assert await room.titles.asked("titles/film") == WHOLE
+    room.catalog.failure = TitleReplaced("titles/film")
+    room.clock.advance(COMPLETE_S)
+    for _ in range(2):
+        with pytest.raises(TitleReplaced):
+            await room.titles.get("titles/film", started.job)

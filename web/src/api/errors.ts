@@ -36,6 +36,7 @@ const SENTENCES: Readonly<Record<string, Sentence>> = {
   LEASE_ENDED: "This playback was ended.",
   OFFSET_OUT_OF_RANGE: "That moment lies after the end of the film.",
   TITLE_NOT_FOUND: "This film doesn't exist, or isn't shown any more.",
+  TITLE_REPLACED: "This film was replaced by a newer version. Start it again.",
   TITLE_NOT_PLAYABLE: "Nothing of this film can be played yet.",
   TITLE_OUTSIDE_REGION: "This film may not be watched where you are.",
   TITLE_NOT_YET_AVAILABLE: (m) => (m["start_time"] ? `This film may be watched from ${dateTime(timestampFromDate(new Date(m["start_time"])))} on.` : "This film may not be watched yet."),

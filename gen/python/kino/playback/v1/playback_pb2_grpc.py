@@ -92,7 +92,9 @@ class PlaybackServiceServicer:
     def StartPlayback(self, request, context):
         """Starts playback: checks what the user is entitled to (`NOT_ENTITLED`), takes one of the account's streams
         (`CONCURRENT_STREAM_LIMIT`), and answers where this profile last stopped and what can be played. The limit holds
-        exactly, also when many start at the same instant. Idempotent by `request_id`.
+        exactly, also when many start at the same instant. Idempotent by `request_id`. A playback reads what the title is now to its
+        end: a newer source that takes its place is for those who start afterwards. Only where the old one isn't whole by then, and
+        never will be, it ends there: with `REASON_REPLACED`, or `TITLE_REPLACED` where single segments are read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,7 +22,9 @@ class PlaybackServiceStub:
     StartPlayback: _aio.UnaryUnaryMultiCallable[_playback_pb2.StartPlaybackRequest, _playback_pb2.StartPlaybackResponse]
     """Starts playback: checks what the user is entitled to (`NOT_ENTITLED`), takes one of the account's streams
     (`CONCURRENT_STREAM_LIMIT`), and answers where this profile last stopped and what can be played. The limit holds
-    exactly, also when many start at the same instant. Idempotent by `request_id`.
+    exactly, also when many start at the same instant. Idempotent by `request_id`. A playback reads what the title is now to its
+    end: a newer source that takes its place is for those who start afterwards. Only where the old one isn't whole by then, and
+    never will be, it ends there: with `REASON_REPLACED`, or `TITLE_REPLACED` where single segments are read.
     """
     Play: _aio.UnaryStreamMultiCallable[_playback_pb2.PlayRequest, _playback_pb2.PlayResponse]
     """Streams a title from an offset: a header, then media, each message naming its track; another header when the
@@ -78,7 +80,9 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_playback_pb2.StartPlaybackResponse]:
         """Starts playback: checks what the user is entitled to (`NOT_ENTITLED`), takes one of the account's streams
         (`CONCURRENT_STREAM_LIMIT`), and answers where this profile last stopped and what can be played. The limit holds
-        exactly, also when many start at the same instant. Idempotent by `request_id`.
+        exactly, also when many start at the same instant. Idempotent by `request_id`. A playback reads what the title is now to its
+        end: a newer source that takes its place is for those who start afterwards. Only where the old one isn't whole by then, and
+        never will be, it ends there: with `REASON_REPLACED`, or `TITLE_REPLACED` where single segments are read.
         """
 
     @_abc_1.abstractmethod

@@ -326,6 +326,8 @@ class PlayEnd(_message.Message):
         """The wanted number of segments was sent."""
         REASON_MOVED: PlayEnd._Reason.ValueType  # 4
         """The node goes down: call `Play` again at once, with `PlayRequest.resume`. What is buffered lasts until then."""
+        REASON_REPLACED: PlayEnd._Reason.ValueType  # 5
+        """A newer source of the title took the place of this one before this one was whole: call `StartPlayback` again."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why a stream ended."""
@@ -340,6 +342,8 @@ class PlayEnd(_message.Message):
     """The wanted number of segments was sent."""
     REASON_MOVED: PlayEnd.Reason.ValueType  # 4
     """The node goes down: call `Play` again at once, with `PlayRequest.resume`. What is buffered lasts until then."""
+    REASON_REPLACED: PlayEnd.Reason.ValueType  # 5
+    """A newer source of the title took the place of this one before this one was whole: call `StartPlayback` again."""
 
     REASON_FIELD_NUMBER: _builtins.int
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
@@ -375,6 +379,7 @@ class LeaseClaims(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     TITLE_DURATION_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     lease: _builtins.str
     """Resource name of the lease. Format: `leases/{lease}`."""
     profile: _builtins.str
@@ -383,6 +388,8 @@ class LeaseClaims(_message.Message):
     """What is watched. Format: `titles/{title}`."""
     device: _builtins.str
     """Name of the device as given."""
+    job: _builtins.str
+    """The job whose media is read, whatever replaces it meanwhile. Format: `jobs/{job}`."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Server time of `StartPlayback`."""
@@ -400,10 +407,11 @@ class LeaseClaims(_message.Message):
         device: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         title_duration: _duration_pb2.Duration | None = ...,
+        job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "title_duration", b"title_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "lease", b"lease", "profile", b"profile", "start_time", b"start_time", "title", b"title", "title_duration", b"title_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "job", b"job", "lease", b"lease", "profile", b"profile", "start_time", b"start_time", "title", b"title", "title_duration", b"title_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

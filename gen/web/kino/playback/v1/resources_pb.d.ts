@@ -390,6 +390,13 @@ export enum PlayEnd_Reason {
    * @generated from enum value: REASON_MOVED = 4;
    */
   MOVED = 4,
+
+  /**
+   * A newer source of the title took the place of this one before this one was whole: call `StartPlayback` again.
+   *
+   * @generated from enum value: REASON_REPLACED = 5;
+   */
+  REPLACED = 5,
 }
 
 /**
@@ -444,6 +451,13 @@ export declare type LeaseClaims = Message<"kino.playback.v1.LeaseClaims"> & {
    * @generated from field: google.protobuf.Duration title_duration = 6;
    */
   titleDuration?: Duration | undefined;
+
+  /**
+   * The job whose media is read, whatever replaces it meanwhile. Format: `jobs/{job}`.
+   *
+   * @generated from field: string job = 7;
+   */
+  job: string;
 };
 
 /**
