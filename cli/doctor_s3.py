@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from cli.findings import Finding, ok, warning, wrong
+from services.runtime.claims import temporary
 from services.runtime.errors import KinoError
 from services.runtime.ids import new_id
 from services.runtime.objects import PATIENCE_S
@@ -25,9 +25,9 @@ async def examine_s3(settings: Settings) -> list[Finding]:
     """Nothing where objects are in a local folder."""
     if settings.objects_store != "s3":
         return []
-    with TemporaryDirectory(prefix="kino-doctor-") as scratch:
+    with temporary("doctor") as scratch:
         try:
-            doctor = _Doctor(settings, Path(scratch))
+            doctor = _Doctor(settings, scratch)
         except SettingsError as error:
             return [wrong("S3", error.message)]
         try:

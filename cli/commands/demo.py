@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -15,6 +13,7 @@ import typer
 from cli.main import State, run
 from cli.output import Output
 from cli.suite_process import running_suite
+from services.runtime.claims import temporary
 from services.runtime.errors import FailedPrecondition, KinoError
 from services.runtime.status import error_of
 
@@ -47,8 +46,7 @@ def demo(context: typer.Context) -> None:
 
     state: State = context.obj
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kino-demo-") as name:
-        folder = Path(name)
+    with temporary("demo") as folder:
         # What is remembered of unfinished uploads is no concern of the user's own folders.
         os.environ["XDG_STATE_HOME"] = str(folder / "state")
         state.output.say("Starting Kino in a folder of its own …")

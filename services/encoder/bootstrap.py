@@ -20,12 +20,13 @@ from services.runtime.app import Context, ServiceApp
 async def build(ctx: Context) -> ServiceApp:
     """A worker that pulls encode tasks; refuses to start where uploads cannot be opened safely."""
     can = await capabilities()
-    scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes)
+    worker_id = ctx.settings.worker_id or _own_id()
+    scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes, worker_id)
     scratch.collect_orphans()
     engine = FfmpegEngine(measure=ctx.settings.encode_quality, scratch=scratch)
     tasks = EncodeTasks(Encoder(ctx.objects, engine), can.ffmpeg_version)
     worker = Worker(
-        ctx.settings.worker_id or _own_id(),
+        worker_id,
         can,
         ctx.settings.worker_slots,
         tasks.handlers(),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
+import platform
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from services.media.errors import MediaError
+from services.runtime.claims import PREFIX, claim, collect
 from services.runtime.errors import Code
 from services.runtime.logs import logger
 
@@ -19,7 +21,8 @@ _log = logger("scratch")
 GIB = 1 << 30
 MIB = 1 << 20
 DEFAULT_BUDGET_BYTES = 4 * GIB
-_NAME = re.compile(r"kino-[a-z]+-(\d+)-")
+#: What the folders of this task are for, in words that `kino doctor disk` shows.
+TASK: ContextVar[str] = ContextVar("TASK", default="")
 
 
 class ScratchFull(MediaError):
@@ -35,9 +38,12 @@ class Scratch:
     What a task says has to be enforced by the limits of its child (`sandbox.Limits.file_bytes`).
     """
 
-    def __init__(self, root: Path | None = None, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
-        """`root` is the parent of all folders; None: the system's."""
+    def __init__(
+        self, root: Path | None = None, budget_bytes: int = DEFAULT_BUDGET_BYTES, owner: str = ""
+    ) -> None:
+        """`root` is the parent of all folders; None: the system's. `owner` is told to those who look."""
         self._root, self._budget = root, budget_bytes
+        self._owner = owner or f"process {os.getpid()} on {platform.node()}"
         self._reserved = 0
         self._freed: asyncio.Condition | None = None
 
@@ -61,27 +67,27 @@ class Scratch:
             await freed.wait_for(lambda: self._reserved + most_bytes <= self._budget)
             self._reserved += most_bytes
         try:
-            free = shutil.disk_usage(self.root).free
-            if free < most_bytes:
-                raise ScratchFull(problem=f"the disk below {self.root} has {free // MIB} MiB left")
-            path = tempfile.mkdtemp(prefix=f"kino-{name}-{os.getpid()}-", dir=self.root)
+            await asyncio.to_thread(self._check_disk, most_bytes)
+            held = claim(self.root, f"{PREFIX}{name}-", {"worker": self._owner, "task": TASK.get()})
             try:
-                yield Path(path)
+                yield held.path
             finally:
-                shutil.rmtree(path, ignore_errors=True)
+                held.release()
         finally:
             self._reserved -= most_bytes
             async with freed:
                 freed.notify_all()
 
+    def _check_disk(self, most_bytes: int) -> None:
+        if shutil.disk_usage(self.root).free < most_bytes:
+            self.collect_orphans()
+            free = shutil.disk_usage(self.root).free
+            if free < most_bytes:
+                raise ScratchFull(problem=f"the disk below {self.root} has {free // MIB} MiB left")
+
     def collect_orphans(self) -> list[Path]:
-        """Removes the folders of workers that are gone; those removed."""
-        found = []
-        for path in self.root.glob("kino-*"):
-            match = _NAME.match(path.name)
-            if match and path.is_dir() and not Path(f"/proc/{match[1]}").exists():
-                shutil.rmtree(path, ignore_errors=True)
-                found.append(path)
+        """Removes the folders of workers and commands that are gone; those removed."""
+        found = list(collect(self.root, PREFIX))
         if found:
             _log.info("scratch of ended workers removed", count=len(found))
         return found

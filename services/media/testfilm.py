@@ -9,7 +9,6 @@ highlight.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.media.time import Timeline
+from services.runtime.claims import temporary
 
 Plane = npt.NDArray[np.uint8]
 Sound = npt.NDArray[np.float32]
@@ -293,8 +293,8 @@ async def make_film(out: Path, spec: FilmSpec | None = None) -> FilmSpec:
     Raises `RuntimeError` with FFmpeg's own words when it fails.
     """
     spec = spec or FilmSpec()
-    with tempfile.TemporaryDirectory(prefix="kino-film-") as scratch:
-        wav = Path(scratch) / "sound.wav" if spec.sound else None
+    with temporary("film") as scratch:
+        wav = scratch / "sound.wav" if spec.sound else None
         if wav is not None:
             await asyncio.to_thread(_write_wave, wav, paint_sound(spec))
         pipe: dict[str, Any] = {"stdin": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}

@@ -22,6 +22,7 @@ from kino.encoder.v1 import resources_pb2 as encoder
 from kino.preprocessor.v1 import resources_pb2 as preprocessor
 from kino.scheduler.v1 import resources_pb2 as scheduler
 from kino.scheduler.v1 import scheduler_pb2 as api
+from services.media.scratch import TASK
 from services.runtime.errors import Internal, KinoError, Unavailable
 from services.runtime.ids import new_id
 from services.runtime.logs import logger
@@ -301,6 +302,7 @@ class Worker:
     async def _work(self, held: _Held) -> None:
         PATIENCE_S.set(OBJECTS_PATIENCE_S)
         task = held.task
+        TASK.set(task.name)
         kind = task.WhichOneof("spec") or "none"
         handler = self._handlers.get(kind)
         try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from services.media import sandbox
 from services.media.errors import EncoderFailed, EncoderStalled, MediaError, SandboxLimit
+from services.media.scratch import Scratch
 from services.runtime.errors import Code
 
 #: File name, greatest width and greatest height of what is made.
@@ -38,23 +37,26 @@ class Artwork:
     small: bytes
 
 
-async def of_picture(data: bytes) -> Artwork:
-    """Of an uploaded picture. Raises `PictureUnreadable`."""
+async def of_picture(data: bytes, scratch: Scratch) -> Artwork:
+    """Of an uploaded picture. Raises `PictureUnreadable`, `ScratchFull`."""
     demuxer = next((name for sign, name in _KINDS if data.startswith(sign)), None)
     if demuxer is None or (demuxer == "webp_pipe" and data[8:12] != b"WEBP"):
         raise PictureUnreadable(problem="it is none of the kinds that are read")
     # Rotation that a camera wrote into the file is applied, everything else that is not pixels is left out.
-    return await _made([data], ["-f", demuxer], [])
+    return await _made([data], ["-f", demuxer], [], scratch)
 
 
-async def of_frame(init: bytes, segment: bytes, frame_ticks: int) -> Artwork:
-    """Of the frame with this presentation time in a segment. Raises `PictureUnreadable`."""
-    return await _made([init, segment], ["-copyts"], [f"trim=start_pts={frame_ticks}"])
+async def of_frame(init: bytes, segment: bytes, frame_ticks: int, scratch: Scratch) -> Artwork:
+    """Of the frame with this presentation time in a segment. Raises `PictureUnreadable`, `ScratchFull`."""
+    return await _made([init, segment], ["-copyts"], [f"trim=start_pts={frame_ticks}"], scratch)
 
 
-async def _made(parts: Sequence[bytes], flags: Sequence[str], filters: Sequence[str]) -> Artwork:
-    with tempfile.TemporaryDirectory(prefix="kino-artwork-") as scratch:
-        folder, source = Path(scratch) / "out", Path(scratch) / "source"
+async def _made(
+    parts: Sequence[bytes], flags: Sequence[str], filters: Sequence[str], scratch: Scratch
+) -> Artwork:
+    most_bytes = sum(map(len, parts)) + len(SIZES) * ARTWORK_LIMITS.file_bytes
+    async with scratch.folder("artwork", most_bytes) as whole:
+        folder, source = whole / "out", whole / "source"
         folder.mkdir()
         await asyncio.to_thread(source.write_bytes, b"".join(parts))
         argv = command(flags, filters)

@@ -17,16 +17,17 @@ from services.runtime.app import Context, ServiceApp
 
 async def build(ctx: Context) -> ServiceApp:
     """The preprocessor; refuses to start where uploads cannot be opened safely."""
-    scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes)
+    worker_id = _own_id()
+    scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes, worker_id)
     scratch.collect_orphans()
     worker = Worker(
-        _own_id(),
+        worker_id,
         await capabilities(),
         ctx.settings.worker_slots,
         LookTasks(ctx.objects, scratch).handlers(),
         ctx.channels.stub(SchedulerServiceStub).Work,
     )
-    servicer = PreprocessorServicer(ctx.objects, ctx.settings.video_codecs)
+    servicer = PreprocessorServicer(ctx.objects, ctx.settings.video_codecs, scratch)
     return ServiceApp(
         name="preprocessor",
         grpc_services=["kino.preprocessor.v1.PreprocessorService"],

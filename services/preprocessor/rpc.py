@@ -10,6 +10,7 @@ import grpc.aio
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceServicer
 from services.media.messages import timeline_of
+from services.media.scratch import Scratch
 from services.preprocessor import artwork, wire
 from services.preprocessor.highlights import rank_highlights
 from services.preprocessor.ladder import plan_ladder
@@ -23,9 +24,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class PreprocessorServicer(PreprocessorServiceServicer):
     """See the contract."""
 
-    def __init__(self, objects: ObjectStore, video_codecs: Sequence[str]) -> None:
+    def __init__(self, objects: ObjectStore, video_codecs: Sequence[str], scratch: Scratch) -> None:
         """`video_codecs` are those that ladders are planned for."""
-        self._objects, self._codecs = objects, video_codecs
+        self._objects, self._codecs, self._scratch = objects, video_codecs, scratch
 
     async def InspectSource(
         self, request: api.InspectSourceRequest, context: Context
@@ -49,12 +50,12 @@ class PreprocessorServicer(PreprocessorServiceServicer):
     async def MakeArtwork(self, request: api.MakeArtworkRequest, context: Context) -> api.MakeArtworkResponse:
         """See the contract."""
         if request.WhichOneof("from") == "picture":
-            made = await artwork.of_picture(request.picture)
+            made = await artwork.of_picture(request.picture, self._scratch)
         else:
             frame = request.frame
             init = await self._objects.get(frame.init_object_key)
             segment = await self._objects.get(frame.segment_object_key)
-            made = await artwork.of_frame(init, segment, frame.frame_ticks)
+            made = await artwork.of_frame(init, segment, frame.frame_ticks, self._scratch)
         return api.MakeArtworkResponse(large=made.large, small=made.small)
 
     async def RankHighlights(

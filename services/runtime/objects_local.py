@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
+from services.runtime.claims import claim, collect
 from services.runtime.ids import new_id
 from services.runtime.objects import (
     PIECE_BYTES,
@@ -53,8 +53,10 @@ class LocalObjects:
         with file_errors("opening"):
             (self._root / ".tmp").mkdir(parents=True, exist_ok=True)
             #: How many unfinished writes of crashed processes were removed.
-            self.swept = _sweep(self._root / ".tmp")
-            self._scratch, self._lock = _claim(self._root / ".tmp")
+            left = collect(self._root / ".tmp")
+            self.swept = sum(len(os.listdir(folder)) for folder in left)
+            self._claim = claim(self._root / ".tmp")
+            self._scratch = self._claim.path
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
 
     async def open(self) -> None:
@@ -69,9 +71,7 @@ class LocalObjects:
 
     def _close(self) -> None:
         self._pool.shutdown()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        Path(f"{self._scratch}.lock").unlink(missing_ok=True)
-        os.close(self._lock)
+        self._claim.release()
 
     async def put(
         self, key: str, data: bytes | Path, sha256: str | None = None, *, move: bool = False
@@ -376,37 +376,3 @@ def _durable(path: Path) -> Iterator[None]:
 def _sync(path: Path) -> None:
     with _durable(path):
         pass
-
-
-def _claim(parent: Path) -> tuple[Path, int]:
-    """A scratch folder and the held lock that says it is alive."""
-    while True:
-        scratch = parent / new_id()
-        lock = Path(f"{scratch}.lock")
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            # A sweeper may have taken the file for a dead one between the two calls above.
-            if lock.stat().st_ino == os.fstat(handle).st_ino:
-                scratch.mkdir()
-                return scratch, handle
-        os.close(handle)
-
-
-def _sweep(parent: Path) -> int:
-    """Remove the scratch folders whose process is gone; how many unfinished writes they held."""
-    removed = 0
-    for lock in parent.glob("*.lock"):
-        with suppress(FileNotFoundError):
-            handle = os.open(lock, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                scratch = lock.with_suffix("")
-                removed += len(list(scratch.iterdir())) if scratch.is_dir() else 0
-                shutil.rmtree(scratch, ignore_errors=True)
-                lock.unlink()
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(handle)
-    return removed

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from services.media.scratch import MIB, Scratch, ScratchFull
+from services.preprocessor.artwork import of_picture
+from services.runtime.claims import Claimed, claim, claimed, temporary
 
 
 async def test_a_task_waits_until_there_is_room_and_folders_go_with_their_tasks(tmp_path: Path) -> None:
@@ -62,15 +66,67 @@ async def test_a_cancelled_waiter_takes_no_room(tmp_path: Path) -> None:
         pass
 
 
-def test_only_the_folders_of_ended_workers_are_collected(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    gone, own, other = (
-        tmp_path / name
-        for name in (f"kino-encode-{ended.pid}-abc", f"kino-encode-{os.getpid()}-abc", "kino-source-abc")
-    )
-    for folder in (gone, own, other):
-        folder.mkdir()
+#: A worker at work on a task in the folder that is its argument.
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from services.media.scratch import MIB, TASK, Scratch
+
+async def work():
+    TASK.set("jobs/j/tasks/t")
+    async with Scratch(Path(sys.argv[1]), 10 * MIB, "encoder-1").folder("encode", MIB) as folder:
         (folder / "file").write_bytes(b"x")
-    assert Scratch(tmp_path).collect_orphans() == [gone]
-    assert sorted(tmp_path.iterdir()) == sorted([own, other])
+        print(folder, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(work())
+"""
+
+
+def test_only_the_folders_of_ended_workers_are_collected(tmp_path: Path) -> None:
+    (tmp_path / "kino-of-somebody-else").mkdir()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    with worker, worker.stdout:
+        folder = Path(worker.stdout.readline().strip())
+        try:
+            # Told by the lock and by nothing else: that its process is seen from here is not needed.
+            assert Scratch(tmp_path).collect_orphans() == []
+            note = {"worker": "encoder-1", "task": "jobs/j/tasks/t"}
+            assert claimed(tmp_path) == [Claimed(path=folder, alive=True, note=note)]
+        finally:
+            worker.kill()
+    assert claimed(tmp_path) == [Claimed(path=folder, alive=False, note=note)]
+    assert Scratch(tmp_path).collect_orphans() == [folder]
+    assert os.listdir(tmp_path) == ["kino-of-somebody-else"]
+
+
+async def test_a_full_disk_is_first_rid_of_orphans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orphan = claim(tmp_path, "kino-encode-")
+    os.close(orphan.handle)
+    free = shutil.disk_usage(tmp_path)
+
+    def used(path: Path) -> object:
+        return free._replace(free=0 if orphan.path.exists() else free.total)
+
+    monkeypatch.setattr(shutil, "disk_usage", used)
+    async with Scratch(tmp_path).folder("encode", 1):
+        assert not orphan.path.exists()
+
+
+def test_what_a_command_left_in_the_temporary_folder_goes_with_its_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    orphan = claim(tmp_path, "kino-demo-")
+    os.close(orphan.handle)
+    with temporary("demo") as folder, temporary("demo") as other:
+        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {folder, other}
+    assert os.listdir(tmp_path) == []
+
+
+async def test_artwork_counts_like_a_task(tmp_path: Path) -> None:
+    with pytest.raises(ScratchFull, match="it may need 16 MiB, KINO_SCRATCH_BYTES allows 10"):
+        await of_picture(b"\xff\xd8\xff", Scratch(tmp_path, 10 * MIB))
