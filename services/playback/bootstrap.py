@@ -44,7 +44,8 @@ async def build(ctx: Context) -> ServiceApp:
     catalog = CatalogClient(ctx.channels.stub(CatalogServiceStub))
     titles = Titles(catalog, ctx.clock)
     resume = Resume(HistoryClient(ctx.channels.stub(HistoryServiceStub)))
-    cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes, await _edge(ctx))
+    edge = await _edge(ctx)
+    cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes, edge)
     regions = Regions(ctx.settings.region_header, ctx.settings.region)
     start = StartPlayback(
         entitlements=BillingClient(ctx.channels.stub(BillingServiceStub)),
@@ -83,7 +84,7 @@ async def build(ctx: Context) -> ServiceApp:
         register=lambda server: register(servicer, server),
         # Not the object store: what the cache holds is served without it.
         dependencies=[database.dependency("services.playback", f"{SERVICE}.StartPlayback")],
-        background=[purge, readers.watch],
+        background=[purge, readers.watch, *([edge.keep_saving] if edge else [])],
         leave=readers.leave,
         close=cache.close,
     )

@@ -45,10 +45,13 @@ class ChunkCache:
             return found
         return await asyncio.shield(self._load(key, sha256, pack))
 
-    def asked(self, key: str) -> None:
+    def asked(self, key: str, sha256: bytes) -> None:
         """A viewer wants that object now, whether or not it is here."""
         if self._edge is not None:
             self._edge.asked(key)
+            chunks = self._kept.get(key)
+            if chunks is not None:
+                self._edge.offer(key, chunks.size_bytes, sha256, chunks.data)
 
     def warm(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> None:
         """Start reading an object that will be wanted soon; a failure shows when it is."""
@@ -58,6 +61,8 @@ class ChunkCache:
     async def close(self) -> None:
         """Wait for the reads under way."""
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        if self._edge is not None:
+            await self._edge.close()
 
     def _load(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> asyncio.Task[Chunks]:
         task = self._loading.get(key)

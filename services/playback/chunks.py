@@ -95,7 +95,7 @@ class Chunks:
             start = stop
 
     def data(self) -> bytes:
-        """All bytes, copied; for init segments."""
+        """All bytes, copied; not for what is sent."""
         return b"".join(self.views(0, self.size_bytes))
 
     def _made(self, start: int, parts: list[memoryview]) -> _Message:

@@ -1,35 +1,49 @@
 """The disk tier of an edge: segments that are worth it, within a hard budget, kept over restarts.
 
-Each file is named by its content's SHA-256 and by what it is, so that no index can disagree with the files.
 What is read is verified first, and a file that is not what its name says is removed. Objects never change, so
-what is here serves on while the origin can't be reached.
+what is here serves on while the origin can't be reached. What was played is remembered over a restart too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import hashlib
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.playback.errors import SegmentCorrupt
-from services.playback.placement import Item, Placement
+from services.playback.folder import File, Folder
+from services.playback.kept import Kept
+from services.playback.placement import INIT, Item, Placement
 from services.runtime.clock import Clock
 from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
 
-_UNFINISHED = ".part"
 _FORGET_EVERY_S = 3600.0
+#: What was played since, a crash may forget.
+SAVE_EVERY_S = 60.0
+_PLAYS = "edge-plays.json"
 _log = logger("playback.edge")
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    item: Item
-    size_bytes: int
-    sha256: str
+class Verdict(enum.Enum):
+    """Whether an object gets a place."""
+
+    KEPT = "kept"
+    HERE = "here already"
+    NOT_WORTH = "worth less than what it would displace"
+    TOO_BIG = "larger than the budget"
+    DISK_FAILED = "the disk refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Room:
+    verdict: Verdict
+    #: What has to go for it, when it is kept.
+    victims: Sequence[File] = ()
 
 
 class Edge:
@@ -38,21 +52,27 @@ class Edge:
     def __init__(self, origin: ObjectStore, folder: Path, budget_bytes: int, clock: Clock) -> None:
         """Takes over what an earlier process left in `folder`, and removes what is beyond the budget."""
         self._origin = origin
-        self._folder = folder
+        self._folder = Folder(folder)
         self._budget_bytes = budget_bytes
         self._clock = clock
         self._placement = Placement()
-        self._files: dict[Item, _File] = {}
-        self._items: list[Item] = []
-        self._forget_s = clock.monotonic() + _FORGET_EVERY_S
-        self.kept_bytes = 0
+        self._kept: Kept[File] = Kept()
+        self._writing: dict[Item, File] = {}
+        self._offered: set[asyncio.Task[Verdict]] = set()
+        self._forget_s = self._now_s() + _FORGET_EVERY_S
         #: Reads answered by the disk and by the origin, in bytes.
         self.disk_bytes = self.origin_bytes = 0
+        self._recall()
         self._take_over()
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is on the disk, or being written; never more than the budget."""
+        return self._kept.bytes + sum(file.size_bytes for file in self._writing.values())
 
     def asked(self, key: str) -> None:
         """Somebody plays that object."""
-        now_s = self._clock.monotonic()
+        now_s = self._now_s()
         self._placement.seen(item_of(key), now_s)
         if now_s >= self._forget_s:
             self._placement.forget(now_s)
@@ -61,108 +81,121 @@ class Edge:
     async def read(self, key: str, sha256: bytes) -> bytes:
         """The object with that checksum. Raises `SegmentCorrupt`, and what the origin raises."""
         item = item_of(key)
-        file = self._files.get(item)
+        file = self._kept.get(item)
         if file is not None:
-            data = await asyncio.to_thread(self._verified, file, sha256.hex())
+            data = await asyncio.to_thread(self._folder.read, file, sha256.hex())
             if data is not None:
                 self.disk_bytes += len(data)
                 return data
-            _log.error("a file of the edge is not what it was", key=key)
-            self._forget(file)
+            if item in self._kept:  # else it was displaced meanwhile
+                _log.error("a file of the edge is not what it was", key=key)
+                self._kept.remove(item)
         data = await self._origin.get(key, checked=False)  # against the catalogue's, below
         self.origin_bytes += len(data)
         if (await asyncio.to_thread(hashlib.sha256, data)).digest() != sha256:
             _log.error("the origin's answer is truncated or wrong", key=key, size_bytes=len(data))
             raise SegmentCorrupt()
-        victims = self._room_for(item, len(data))
-        if victims is not None:
-            await self._keep(_File(item, len(data), sha256.hex()), data, victims)
+        await self._keep(File(item, len(data), sha256.hex()), lambda: data)
         return data
 
-    def _room_for(self, item: Item, size_bytes: int) -> Sequence[_File] | None:
-        """What has to go for an object; None when it is worth less than that. Books both at once."""
-        now_s, victims, free_bytes = (
-            self._clock.monotonic(),
-            list[_File](),
-            self._budget_bytes - self.kept_bytes,
-        )
-        if item in self._files or size_bytes > self._budget_bytes:
-            return None
-        left = list(self._items)
-        while free_bytes < size_bytes:
-            victim = self._placement.victim(left, now_s)
-            if not self._placement.displaces(item, victim, now_s):
-                return None
-            left.remove(victim)
-            victims.append(self._files[victim])
-            free_bytes += self._files[victim].size_bytes
-        for file in victims:
-            self._forget(file)
-        self.kept_bytes += size_bytes
-        return victims
+    def offer(self, key: str, size_bytes: int, sha256: bytes, data: Callable[[], bytes]) -> None:
+        """Keep an object that was asked for and is in memory, if it is worth it by now.
 
-    async def _keep(self, file: _File, data: bytes, victims: Sequence[_File]) -> None:
+        Else what is hot before it is worth a place would be in memory alone, and gone with the process.
+        """
+        item = item_of(key)
+        if item not in self._kept and item not in self._writing:
+            task = asyncio.create_task(self._keep(File(item, size_bytes, sha256.hex()), data))
+            self._offered.add(task)
+            task.add_done_callback(self._offered.discard)
+
+    async def save(self) -> None:
+        """Remember what was played."""
         try:
-            await asyncio.to_thread(self._write, file, data, victims)
+            await asyncio.to_thread(self._remember)
+        except OSError as error:
+            _log.error("what was played can't be remembered", problem=str(error))
+
+    async def keep_saving(self) -> None:
+        """Remember it now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            await self.save()
+
+    async def close(self) -> None:
+        """Wait for what is being written, and remember what was played."""
+        await asyncio.gather(*self._offered, return_exceptions=True)
+        await self.save()
+
+    async def _keep(self, file: File, data: Callable[[], bytes]) -> Verdict:
+        room = self._room_for(file)
+        if room.verdict is not Verdict.KEPT:
+            return room.verdict
+        try:
+            await asyncio.to_thread(self._write, file, data, room.victims)
         except OSError as error:
             # A full or broken disk costs speed, not playback.
             _log.error("the edge's disk refuses", problem=str(error))
-            self.kept_bytes -= file.size_bytes
-            return
-        self._files[file.item] = file
-        self._items.append(file.item)
+            return Verdict.DISK_FAILED
+        finally:
+            del self._writing[file.item]
+        self._kept.add(file)
+        return Verdict.KEPT
 
-    def _write(self, file: _File, data: bytes, victims: Sequence[_File]) -> None:
+    def _room_for(self, file: File) -> _Room:
+        """Whether an object is worth its room, and what has to go for it. Books both at once."""
+        if file.item in self._kept or file.item in self._writing:
+            return _Room(verdict=Verdict.HERE)
+        if file.size_bytes > self._budget_bytes:
+            return _Room(verdict=Verdict.TOO_BIG)
+        now_s, victims = self._now_s(), list[File]()
+        while self.kept_bytes + file.size_bytes > self._budget_bytes:
+            loose = self._kept.loose
+            victim = self._placement.victim(loose, now_s) if loose else None
+            if victim is None or not self._placement.displaces(file.item, victim, now_s):
+                self._kept.restore(victims)
+                return _Room(verdict=Verdict.NOT_WORTH)
+            victims.append(self._kept.remove(victim))
+        self._writing[file.item] = file
+        return _Room(verdict=Verdict.KEPT, victims=victims)
+
+    def _write(self, file: File, data: Callable[[], bytes], victims: Sequence[File]) -> None:
         for victim in victims:
-            self._path(victim).unlink(missing_ok=True)
-        unfinished = self._path(file).with_name(self._path(file).name + _UNFINISHED)
-        try:
-            unfinished.write_bytes(data)
-            unfinished.replace(self._path(file))
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
-
-    def _verified(self, file: _File, sha256: str) -> bytes | None:
-        """What the file holds; None, and no file, when that is not what it should be."""
-        try:
-            data = self._path(file).read_bytes()
-        except OSError:
-            data = b""
-        if file.sha256 == sha256 == hashlib.sha256(data).hexdigest():
-            return data
-        self._path(file).unlink(missing_ok=True)
-        return None
-
-    def _forget(self, file: _File) -> None:
-        if self._files.pop(file.item, None) is not None:
-            self._items.remove(file.item)
-            self.kept_bytes -= file.size_bytes
+            self._folder.drop(victim)
+        self._folder.keep(file, data())
 
     def _take_over(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for entry in os.scandir(self._folder):
-            file = _file_of(entry.name, entry.stat().st_size)
-            if file is None or self.kept_bytes + file.size_bytes > self._budget_bytes:
-                os.unlink(entry.path)
-                continue
-            self._files[file.item] = file
-            self._items.append(file.item)
-            self.kept_bytes += file.size_bytes
+        """What is worth most first, and of a rendition the init segment first."""
+        now_s = self._now_s()
 
-    def _path(self, file: _File) -> Path:
-        return self._folder / f"{file.sha256}@{file.item.number}@{file.item.group.replace('/', '@')}"
+        def worth(file: File) -> tuple[float, bool]:
+            return self._placement.worth(file.item, now_s), file.item.number == INIT
+
+        for file in sorted(self._folder.segments(), key=worth, reverse=True):
+            if file.item in self._kept or self._kept.bytes + file.size_bytes > self._budget_bytes:
+                self._folder.drop(file)
+            else:
+                self._kept.add(file)
+
+    def _remember(self) -> None:
+        self._folder.remember(_PLAYS, json.dumps(self._placement.counts()).encode())
+
+    def _recall(self) -> None:
+        data = self._folder.remembered(_PLAYS)
+        if data is None:
+            return
+        try:
+            self._placement.restore(json.loads(data))
+        except (TypeError, ValueError):
+            _log.warning("what another version remembered of plays is not understood")
+        self._placement.forget(self._now_s())
+
+    def _now_s(self) -> float:
+        return self._clock.now().timestamp()
 
 
 def item_of(key: str) -> Item:
     """What an object is, by its key: `…/{title}/{job}/{rendition}/{number}-{attempt}.m4s`."""
     group, _, name = key.rpartition("/")
     digits = name.partition("-")[0].partition(".")[0]
-    return Item(group, int(digits) if digits.isdecimal() else -1)
-
-
-def _file_of(name: str, size_bytes: int) -> _File | None:
-    if name.endswith(_UNFINISHED) or name.count("@") < 2:
-        return None
-    sha256, number, group = name.split("@", 2)
-    return _File(Item(group.replace("@", "/"), int(number)), size_bytes, sha256)
+    return Item(group, int(digits) if digits.isdecimal() else INIT)

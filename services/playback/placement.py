@@ -9,7 +9,7 @@ the same rank don't push each other out in turn.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 #: Segments that share a count: about three quarters of a minute.
@@ -26,13 +26,17 @@ HYSTERESIS = 0.9
 SAMPLE = 24
 
 
+#: The number of an init segment.
+INIT = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """A segment of a rendition of a title."""
 
     #: The title and the rendition.
     group: str
-    #: -1 for the init segment.
+    #: `INIT` for the init segment.
     number: int
 
 
@@ -48,7 +52,9 @@ class _Count:
         self.at_s = now_s
 
     def now(self, now_s: float, half_life_s: float) -> float:
-        return self.value * 0.5 ** ((now_s - self.at_s) / half_life_s) if self.value else 0.0
+        # A clock that was set back makes nothing more popular than it was.
+        age_s = max(now_s - self.at_s, 0.0)
+        return self.value * 0.5 ** (age_s / half_life_s) if self.value else 0.0
 
 
 @dataclass(slots=True)
@@ -57,8 +63,15 @@ class _Part:
     short: _Count = field(default_factory=_Count)
 
 
+#: What is known of a part of a rendition: its number, and both counts with their times.
+PartCounts = tuple[int, float, float, float, float]
+
+
 class Placement:
-    """What is known of plays, and what follows for a segment. Knows no bytes and no disk."""
+    """What is known of plays, and what follows for a segment. Knows no bytes and no disk.
+
+    Times are seconds of the time of day, so that the counts mean the same after a restart.
+    """
 
     def __init__(self, seed: int | None = None) -> None:
         self._parts: dict[str, dict[int, _Part]] = {}
@@ -75,10 +88,12 @@ class Placement:
         parts = self._parts.get(item.group)
         if parts is None:
             return 0.0
+        if item.number == INIT:
+            return max(part.long.now(now_s, LONG_S) for part in parts.values())
         number = item.number // PART_SEGMENTS
         own = parts.get(number)
         value = own.long.now(now_s, LONG_S) if own else 0.0
-        for behind in range(1, BEHIND_PARTS + 1):
+        for behind in range(1, min(BEHIND_PARTS, number) + 1):
             part = parts.get(number - behind)
             if part is not None:
                 value += ON_THE_WAY * part.short.now(now_s, SHORT_S)
@@ -90,11 +105,35 @@ class Placement:
         return min(some, key=lambda item: self.worth(item, now_s))
 
     def displaces(self, item: Item, victim: Item, now_s: float) -> bool:
-        """Whether a newcomer may take the victim's place."""
-        return self.worth(victim, now_s) < HYSTERESIS * self.worth(item, now_s)
+        """Whether a newcomer may take the victim's place.
+
+        An init segment always may: it takes a thousandth of a segment's room, and nothing plays without it.
+        """
+        return item.number == INIT or self.worth(victim, now_s) < HYSTERESIS * self.worth(item, now_s)
 
     def forget(self, now_s: float, below: float = 0.01) -> None:
         """Drop counts that say nothing any more."""
         for group, parts in list(self._parts.items()):
             if all(part.long.now(now_s, LONG_S) < below for part in parts.values()):
                 del self._parts[group]
+
+    def counts(self) -> dict[str, list[PartCounts]]:
+        """What is known, to be kept over a restart. May be called beside the others, in a thread."""
+        # Each list() of a dictionary is one step for the other threads.
+        return {
+            group: [
+                (number, part.long.value, part.long.at_s, part.short.value, part.short.at_s)
+                for number, part in list(parts.items())
+            ]
+            for group, parts in list(self._parts.items())
+        }
+
+    def restore(self, counts: Mapping[str, Sequence[PartCounts]]) -> None:
+        """Know what `counts` told, and nothing else."""
+        self._parts = {
+            group: {
+                number: _Part(_Count(long, long_s), _Count(short, short_s))
+                for number, long, long_s, short, short_s in parts
+            }
+            for group, parts in counts.items()
+        }

@@ -203,6 +203,7 @@ class Player:
         rendition = media.rendition(rendition_id)
         ramp, track = Ramp(), _track(rendition)
         if first == INIT:
+            self._asked_init(rendition)
             start = _checked_start(offset_bytes, (await self._init(rendition)).size_bytes)
             async for message in self._messages(lease, ramp, partial(self._init, rendition), start):
                 yield message
@@ -226,12 +227,13 @@ class Player:
         media = await self._titles.get(lease.title, lease.job)
         rendition = media.rendition(rendition_id)
         if number == INIT:
+            self._asked_init(rendition)
             return Source(partial(self._init, rendition), rendition.init_sha256, _track(rendition))
         segment = await self._titles.segment(media, rendition, number)
         if segment is None:
             raise _absent(media, rendition, number)
         track = _track(rendition)
-        self._cache.asked(segment.object_key)
+        self._cache.asked(segment.object_key, segment.sha256)
         return Source(partial(self._chunks, _Part(track=track, segment=segment)), segment.sha256, track)
 
     async def _step(self, media: TitleMedia, stream: _Stream) -> _Step | None:
@@ -274,6 +276,8 @@ class Player:
         return [_Part(track=track, segment=segment) for track, segment in known if segment]
 
     async def _header(self, media: TitleMedia, number: int, step: _Step, entry: Entry) -> Header:
+        for rendition in (step.video, *([step.audio] if step.audio else [])):
+            self._asked_init(rendition)
         video_init = (await self._init(step.video)).data()
         audio_init = (await self._init(step.audio)).data() if step.audio else b""
         return Header(
@@ -292,7 +296,7 @@ class Player:
     ) -> AsyncIterator[bytes]:
         """The parts one after the other, while those that follow are being read."""
         for part, *following in (parts[i:] for i in range(len(parts))):
-            self._cache.asked(part.segment.object_key)
+            self._cache.asked(part.segment.object_key, part.segment.sha256)
             await self._chunks(part)
             for later in [*following, *ahead][:2]:
                 self._cache.warm(later.segment.object_key, later.segment.sha256, _pack(later))
@@ -323,6 +327,10 @@ class Player:
 
     async def _chunks(self, part: _Part) -> Chunks:
         return await self._cache.get(part.segment.object_key, part.segment.sha256, _pack(part))
+
+    def _asked_init(self, rendition: Rendition) -> None:
+        if rendition.init_key:
+            self._cache.asked(rendition.init_key, rendition.init_sha256)
 
     async def _init(self, rendition: Rendition) -> Chunks:
         if not rendition.init_key:

@@ -58,7 +58,7 @@ async def watched(edge: Edge, title: str, number: int, times: int = 1) -> bytes:
 
 
 def on_disk(tmp_path: Path) -> int:
-    return sum(file.stat().st_size for file in (tmp_path / "edge").iterdir())
+    return sum(file.stat().st_size for file in (tmp_path / "edge").iterdir() if "@" in file.name)
 
 
 async def test_a_thousand_misses_are_one_read_of_the_origin(
@@ -139,9 +139,111 @@ async def test_what_an_earlier_process_left_unfinished_or_beyond_the_budget_goes
     edge = edge_in(tmp_path, origin, clock)
     for number in range(3):
         await watched(edge, "a", number)
-    (tmp_path / "edge" / "half.part").write_bytes(b"half")
+    half = next((tmp_path / "edge").iterdir())
+    half.with_name(half.name + ".part").write_bytes(b"half")
     smaller = edge_in(tmp_path, origin, clock, budget=SIZE)
     assert (smaller.kept_bytes, on_disk(tmp_path)) == (SIZE, SIZE)
+
+
+async def test_of_what_is_beyond_a_smaller_budget_the_hottest_stays(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock, budget=9 * SIZE)
+    for title, times in (("a", 1), ("b", 4), ("c", 2)):
+        for number in range(3):
+            await watched(edge, title, number, times)
+    await edge.close()
+    smaller = edge_in(tmp_path, origin, clock)
+    for title in "abc":
+        for number in range(3):
+            await smaller.read(key(title, number), digest(title, number))
+    assert (smaller.disk_bytes, smaller.kept_bytes) == (3 * SIZE, 3 * SIZE)
+    for number in range(3):
+        await origin.delete(key("b", number))
+        assert await smaller.read(key("b", number), digest("b", number)) == content("b", number)
+
+
+async def test_what_was_played_before_a_restart_counts_after_it(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    for number in range(3):
+        await watched(edge, "a", number, times=5)
+    await edge.close()
+    clock.advance(3600)
+    again = edge_in(tmp_path, origin, clock)
+    for number in range(3):
+        await watched(again, "b", number)
+    assert again.origin_bytes == 3 * SIZE
+    for number in range(3):
+        await watched(again, "a", number)
+    assert again.origin_bytes == 3 * SIZE
+
+
+async def test_a_damaged_memory_of_plays_is_put_aside_and_what_is_kept_serves(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    await watched(edge, "a", 0)
+    await edge.close()
+    plays = tmp_path / "edge" / "edge-plays.json"
+    plays.write_bytes(plays.read_bytes().replace(b"1.0", b"9.0"))
+    damaged = plays.read_bytes()
+    again = edge_in(tmp_path, origin, clock)
+    assert await watched(again, "a", 0) == content("a", 0)
+    assert (again.disk_bytes, again.origin_bytes) == (SIZE, 0)
+    assert plays.with_name("edge-plays.json.damaged").read_bytes() == damaged
+    assert not plays.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "a@b@c", "half.part", f"{'0' * 64}@x@media@a", "film@1@2.part"]
+)
+async def test_a_file_that_is_not_the_edges_stays_and_hinders_nothing(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock, name: str
+) -> None:
+    (tmp_path / "edge" / "folder").mkdir(parents=True)
+    (tmp_path / "edge" / name).write_bytes(b"mine")
+    edge = edge_in(tmp_path, origin, clock)
+    await watched(edge, "a", 0)
+    await edge.close()
+    again = edge_in(tmp_path, origin, clock)
+    assert (again.kept_bytes, (tmp_path / "edge" / name).read_bytes()) == (SIZE, b"mine")
+    assert (tmp_path / "edge" / "folder").is_dir()
+
+
+async def test_an_init_segment_keeps_its_place_as_long_as_its_rendition(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    init = {title: f"media/{title}/job/h264-360/init.mp4" for title in "ab"}
+    for title in "ab":
+        await origin.put(init[title], title.encode())
+    edge = edge_in(tmp_path, origin, clock, budget=3 * SIZE + 1)
+    for title, times in (("a", 2), ("b", 5)):
+        edge.asked(init[title])
+        await edge.read(init[title], hashlib.sha256(title.encode()).digest())
+        for number in range(3):
+            await watched(edge, title, number, times)
+            assert on_disk(tmp_path) <= 3 * SIZE + 1
+    await origin.delete(init["b"])
+    assert await edge.read(init["b"], hashlib.sha256(b"b").digest()) == b"b"
+
+
+async def test_what_became_hot_in_memory_comes_to_the_disk(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    cache = ChunkCache(origin, 1 << 20, edge)
+    pack = partial(Chunks, Track.VIDEO, 0)
+    for number in range(3):
+        await watched(edge, "a", number, times=2)
+    for _ in range(8):
+        cache.asked(key("b", 0), digest("b", 0))
+        await cache.get(key("b", 0), digest("b", 0), pack)
+    await cache.close()
+    again = edge_in(tmp_path, origin, clock)
+    assert await again.read(key("b", 0), digest("b", 0)) == content("b", 0)
+    assert again.disk_bytes == SIZE
 
 
 async def test_a_missing_object_is_told_as_such(
@@ -180,3 +282,9 @@ def test_counts_that_say_nothing_any_more_are_forgotten() -> None:
     placement.seen(Item("a", 0), 0.0)
     placement.forget(30 * 86_400.0)
     assert placement._parts == {}
+
+
+def test_a_clock_that_is_set_back_makes_nothing_more_popular() -> None:
+    placement = Placement()
+    placement.seen(Item("a", 0), 1_000_000.0)
+    assert placement.worth(Item("a", 0), 0.0) == 1.0
