@@ -21,6 +21,7 @@ from services.playback.titles import Titles
 from services.playback.tokens import LeaseTokens
 from services.playback.usecases import TOKEN_TTL, Resume, StartPlayback
 from services.runtime.app import Context, ServiceApp
+from services.runtime.memory import keep_freed_memory
 from services.runtime.region import Regions
 
 _PURGE_EVERY_S = 3600.0
@@ -37,6 +38,7 @@ async def _edge(ctx: Context) -> Edge | None:
 
 async def build(ctx: Context) -> ServiceApp:
     """Playback on its database, the origin, and the services it asks."""
+    keep_freed_memory()
     database = ctx.database("playback")
     ttl = timedelta(seconds=ctx.settings.lease_ttl_s)
     store = SqlLeases(database)
