@@ -65,12 +65,14 @@ async def upload(
     highlights: Sequence[media_pb2.Highlight] = (),
     progress: Progress,
 ) -> resources_pb2.Upload:
-    """Upload a film and start its job; `progress(sent_bytes, size_bytes)` is told as it goes.
+    """Upload a film and start its job; a title with a name gets it instead of the film it has.
+
+    `progress(sent_bytes, size_bytes)` is told as it goes.
 
     Raises `InvalidArgument` when the file can't be read, and what the service answers.
     """
     size_bytes, identity = _identify(path)
-    memory, key = UploadMemory(), f"{kino.url} {identity}"
+    memory, key = UploadMemory(), f"{kino.url} {identity} {title.name}".rstrip()
     begun = await _resumable(kino, memory.get(key))
     if begun is None:
         begun = await _begin(kino, path, size_bytes, title, highlights)
@@ -122,7 +124,8 @@ async def _begin(
     title: catalog_resources.Title,
     highlights: Sequence[media_pb2.Highlight],
 ) -> resources_pb2.Upload:
-    if not title.name:
+    replace = bool(title.name)
+    if not replace:
         create = catalog_pb2.CreateTitleRequest(title=title, request_id=str(uuid.uuid4()))
         title = (await kino.stub(catalog_pb2_grpc.CatalogServiceStub).CreateTitle(create)).title
     request = ingest_pb2.CreateUploadRequest(
@@ -131,6 +134,7 @@ async def _begin(
         size_bytes=size_bytes,
         request_id=str(uuid.uuid4()),
         highlights=highlights,
+        replace=replace,
     )
     return (await kino.stub(ingest_pb2_grpc.IngestServiceStub).CreateUpload(request)).upload
 

@@ -17,6 +17,7 @@ from cli.uploading import upload
 from kino.catalog.v1 import resources_pb2 as catalog
 from kino.ingest.v1 import resources_pb2 as ingest_resources
 from kino.media.v1 import media_pb2
+from services.runtime.errors import InvalidArgument
 
 
 def register(app: typer.Typer) -> None:
@@ -32,16 +33,24 @@ def ingest(
     year: Annotated[int, typer.Option(help="Year of first showing.")] = 0,
     genre: Annotated[list[str] | None, typer.Option(help="A genre; may be repeated.")] = None,
     highlight: Annotated[list[str] | None, typer.Option(help="Passage to process first, START-END.")] = None,
+    replace: Annotated[str, typer.Option(help="A title, `titles/…`, whose film this one replaces.")] = "",
     watch: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
 ) -> None:
     """Upload a film, encode and publish it. Run again after a break, it goes on where it stopped.
 
     \b
     kino ingest film.mp4 --title "My film" --highlight 1:10-1:25
+    kino ingest better.mp4 --replace titles/…
     """
     state: State = context.obj
+    if replace and (title or description or year or genre):
+        raise InvalidArgument("replace", "the title keeps its words; change them with the page.")
     new = catalog.Title(
-        display_name=title or file.stem, description=description, release_year=year, genres=genre or []
+        name=replace,
+        display_name=title or file.stem,
+        description=description,
+        release_year=year,
+        genres=genre or [],
     )
     highlights = [_highlight(text) for text in highlight or []]
 

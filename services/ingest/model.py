@@ -51,7 +51,7 @@ class UploadQuotaExceeded(ResourceExhausted):
 
 
 class TitleHasSource(FailedPrecondition):
-    """{title} has a source already."""
+    """{title} has a source already: say that this one is to replace it, or make a new title."""
 
     reason = "TITLE_HAS_SOURCE"
     fields = ("title",)
@@ -157,6 +157,8 @@ class Upload:
     rejection: Rejection | None = None
     #: `kino.ingest.v1.CreateUploadRequest` holding only the highlights.
     highlights: bytes = b""
+    #: Whether it takes the place of the source that the title has.
+    replaces: bool = False
     create_time: datetime
     expire_time: datetime
 

@@ -49,7 +49,9 @@ class GrpcPeers:
 
     async def begin_media(self, upload: Upload) -> None:
         """See `Peers.begin_media`."""
-        request = catalog.BeginMediaRequest(title=upload.title, job=f"jobs/{upload.job_id}")
+        request = catalog.BeginMediaRequest(
+            title=upload.title, job=f"jobs/{upload.job_id}", replace=upload.replaces
+        )
         try:
             await _typed(self._catalog.BeginMedia(request))
         except RemoteError as error:

@@ -52,6 +52,7 @@ class IngestServicer(IngestServiceServicer):
             size_bytes=request.size_bytes,
             highlights=api.CreateUploadRequest(highlights=request.highlights).SerializeToString(),
             request_id=request.request_id,
+            replaces=request.replace,
         )
         return api.CreateUploadResponse(upload=message_of(upload), part_size_bytes=self._part_size_bytes)
 
@@ -131,4 +132,5 @@ def message_of(upload: Upload) -> resources.Upload:
         owner=upload.owner,
         create_time=timestamp(upload.create_time),
         expire_time=timestamp(upload.expire_time),
+        replace=upload.replaces,
     )

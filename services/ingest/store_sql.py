@@ -31,6 +31,7 @@ _UPLOADS = sa.Table(
     sa.Column("highlights", sa.LargeBinary),
     sa.Column("create_time_us", sa.BigInteger),
     sa.Column("expire_time_us", sa.BigInteger),
+    sa.Column("replaces", sa.Boolean),
 )
 _UNFINISHED = tuple(state.value for state in State if not state.ended)
 
@@ -143,6 +144,7 @@ def _row(upload: Upload) -> dict[str, Any]:
         "highlights": upload.highlights,
         "create_time_us": _us(upload.create_time),
         "expire_time_us": _us(upload.expire_time),
+        "replaces": upload.replaces,
     }
 
 
@@ -158,6 +160,7 @@ def _upload(row: Any) -> Upload:
         sha256=row.sha256,
         rejection=_rejection(row.rejection),
         highlights=row.highlights,
+        replaces=row.replaces,
         create_time=_EPOCH + timedelta(microseconds=row.create_time_us),
         expire_time=_EPOCH + timedelta(microseconds=row.expire_time_us),
     )

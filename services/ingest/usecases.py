@@ -47,7 +47,7 @@ class TitleInfo:
     """What ingest needs to know of a title."""
 
     owner: str
-    #: Whether a source may be uploaded: it has none, or its processing failed.
+    #: Whether a source may be uploaded unasked: it has none, or its processing failed.
     free: bool
 
 
@@ -61,7 +61,10 @@ class Peers(Protocol):
         """Whether the object is a film. Raises what the preprocessor says: `SOURCE_…` reasons."""
 
     async def begin_media(self, upload: Upload) -> None:
-        """The title is now being processed by the upload's job. Raises `TitleHasSource`."""
+        """The title is now being processed by the upload's job; once more changes nothing.
+
+        Raises `TitleHasSource`, and `MEDIA_REPLACED` when a later upload was completed meanwhile.
+        """
 
     async def start_job(self, upload: Upload) -> None:
         """Start the upload's job; starting it twice is starting it once."""
@@ -109,14 +112,15 @@ class Uploads:
         size_bytes: int,
         highlights: bytes,
         request_id: str,
+        replaces: bool = False,
     ) -> Upload:
-        """Begin an upload; the same when the request is repeated. `free`: the title may get a source.
+        """Begin an upload; the same when the request is repeated. `free`: the title may get a source unasked.
 
         Raises `SourceEmpty`, `UploadTooLarge`, `UploadQuotaExceeded`, `TitleHasSource`, `RequestIdReused`.
         """
 
         def check(open_bytes: int) -> None:
-            if not free:
+            if not (free or replaces):
                 raise TitleHasSource(title)
             check_size(
                 size_bytes,
@@ -133,10 +137,11 @@ class Uploads:
             file_name=file_name,
             size_bytes=size_bytes,
             highlights=highlights,
+            replaces=replaces,
             create_time=now,
             expire_time=now + LIFETIME,
         )
-        fields = [title, file_name, str(size_bytes), highlights.hex()]
+        fields = [title, file_name, str(size_bytes), highlights.hex(), *["replace"] * replaces]
         return await self._store.create(upload, request_id, "\0".join(fields).encode(), check)
 
     async def title(self, name: str) -> TitleInfo:

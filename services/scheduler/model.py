@@ -35,6 +35,8 @@ MAX_LINE_CHARS = 2_000
 
 _SOURCE_CODES = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
 _WORKER_CODES = frozenset({Code.CANCELLED, Code.UNAVAILABLE})
+#: What the catalogue answers to a job whose title got a newer source.
+_REPLACED_REASONS = frozenset({"NOT_THE_TITLES_JOB", "MEDIA_REPLACED"})
 #: What a worker reports when the origin has no room for what it made.
 ORIGIN_FULL = "STORAGE_FULL"
 
@@ -172,6 +174,14 @@ def blame_of(failure: Failure) -> Blame:
     if failure.code in _SOURCE_CODES:
         return Blame.SOURCE
     return Blame.WORKER if failure.code in _WORKER_CODES else Blame.TASK
+
+
+#: Why a job ends whose title got a newer source.
+REPLACED = Failure(
+    code=Code.CANCELLED,
+    reason="SOURCE_REPLACED",
+    message="A newer source of the title took the place of this one.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,6 +407,12 @@ def in_words(task: Task, failure: Failure, attempts: int) -> Failure:
         message=message,
         metadata={**failure.metadata, "task": task.name},
     )
+
+
+def end_by(failure: Failure) -> tuple[JobState, Failure]:
+    """How a job ends by a failure: one whose source was replaced has not failed, nobody wants it any more."""
+    replaced = failure.reason in _REPLACED_REASONS
+    return (JobState.CANCELED, REPLACED) if replaced else (JobState.FAILED, failure)
 
 
 def summed_up(given_up: Sequence[tuple[Task, Failure]]) -> Failure | None:

@@ -34,6 +34,7 @@ from services.scheduler.model import (
     Job,
     JobState,
     TaskKind,
+    end_by,
     predicted,
     summed_up,
 )
@@ -142,10 +143,9 @@ class Pipeline:
                 raise
             if not isinstance(error, KinoError):
                 _log.error("step failed", job=job_id, exc_info=error)
-            ended = await self._store.end_job(
-                job_id, JobState.FAILED, failure_of_error(error), self._clock.now()
-            )
-            self._dispatcher.stop(ended.stopped, "the job has failed")
+            state, failure = end_by(failure_of_error(error))
+            ended = await self._store.end_job(job_id, state, failure, self._clock.now())
+            self._dispatcher.stop(ended.stopped, failure.message)
             self._signals.changed(job_id)
             return False
         self._signals.changed(job_id)
@@ -154,9 +154,10 @@ class Pipeline:
     async def _begin(self, job: Job) -> None:
         if not await self._store.start_job(job.job_id):
             raise _JobOver
-        await self._ask(
+        begun = await self._ask(
             job, self._services.catalog.BeginMedia, catalog.BeginMediaRequest(title=job.title, job=job.name)
         )
+        await self._publisher.end_replaced(job, [begun.current_job])
         await self._store.add_tasks(job.job_id, [plan.probe_task(job)])
         self._dispatcher.wake()
 

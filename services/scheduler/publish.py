@@ -8,7 +8,7 @@ wait in memory only, for the result names them again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from itertools import islice
 
@@ -81,6 +81,14 @@ class SegmentPublisher:
 
         self._enqueue(job_id, work)
         await finished
+
+    async def end_replaced(self, job: Job, kept: Collection[str] = ()) -> None:
+        """End older jobs of the title, but for those named: nothing they make would be shown any more."""
+        for job_id, ended in (await self._store.end_replaced(job, kept, self._clock.now())).items():
+            if ended.changed:
+                _log.info("job replaced", job=f"jobs/{job_id}", by=job.name)
+                self.on_ended(ended)
+                self._signals.changed(job_id)
 
     async def close(self) -> None:
         """Stop; what isn't published yet is taken up after the next start."""
@@ -178,6 +186,9 @@ class SegmentPublisher:
         lost = set(answer.superseded_object_keys)
         keys = {s.number: "" if s.object_key in lost else s.object_key for s in request.segments}
         playable = self._clock.now() if answer.state in _PLAYABLE else None
+        if playable and job.playable_time is None:
+            # Before that is noted: after a crash in between the publication is repeated.
+            await self.end_replaced(job)
         await self._store.published(job.job_id, rendition_id, keys, playable)
         for key in lost & {segment.object_key for segment in request.segments}:
             await self._objects.delete(key)
@@ -198,11 +209,10 @@ class SegmentPublisher:
             _log.info("orphans deleted", job=job.name, count=len(orphans))
 
     async def _published(self, job: Job) -> set[str]:
-        """Keys of the job's objects that the catalogue names; none when the title is gone or another's."""
+        """Keys of the job's objects that the catalogue names, replaced too; none when its media is gone."""
+        request = catalog.GetMediaRequest(title=job.title, job=job.name)
         try:
-            answer = await patiently(
-                partial(self._catalog.GetMedia, catalog.GetMediaRequest(title=job.title)), _always
-            )
+            answer = await patiently(partial(self._catalog.GetMedia, request), _always)
         except KinoError as error:
             if error.code is Code.NOT_FOUND:
                 return set()
@@ -211,15 +221,19 @@ class SegmentPublisher:
             return set()
         keys = set(extras_keys(answer.media.extras))
         for rendition in answer.media.renditions:
-            keys |= {rendition.init_object_key} | await self._segments(job.title, rendition.rendition_id)
+            keys |= {rendition.init_object_key} | await self._segments(job, rendition.rendition_id)
         return keys
 
-    async def _segments(self, title: str, rendition_id: str) -> set[str]:
+    async def _segments(self, job: Job, rendition_id: str) -> set[str]:
         keys: set[str] = set()
         first = 0
         while True:
             request = catalog.ListSegmentsRequest(
-                title=title, rendition_id=rendition_id, first_segment=first, page_size=2000
+                title=job.title,
+                job=job.name,
+                rendition_id=rendition_id,
+                first_segment=first,
+                page_size=2000,
             )
             page = await patiently(partial(self._catalog.ListSegments, request), _always)
             if page is None:

@@ -151,6 +151,9 @@ class Store(Protocol):
     async def end_job(self, job_id: str, state: JobState, failure: Failure | None, now: datetime) -> Ended:
         """End a job unless it has ended; its unfinished tasks are cancelled with it."""
 
+    async def end_replaced(self, job: Job, kept: Collection[str], now: datetime) -> dict[str, Ended]:
+        """Cancel the older jobs of a job's title, which it replaces, but for those named (`jobs/…`)."""
+
     async def close_job(self, job_id: str) -> None:
         """The workflow has cleaned up after the job."""
 

@@ -29,6 +29,7 @@ from services.scheduler.model import (
     TaskState,
     Urgency,
     blame_of,
+    end_by,
     in_words,
     retry_delay,
 )
@@ -266,7 +267,7 @@ class SqlLeases:
             if task.state.ended:
                 return Ended(changed=False)
             set_task(conn, job_id, task_id, TaskState.FAILED)
-            return finish_job(conn, job_id, JobState.FAILED, in_words(task, failure, task.attempt), now)
+            return finish_job(conn, job_id, *end_by(in_words(task, failure, task.attempt)), now)
 
         return await self._db.write(run)
 

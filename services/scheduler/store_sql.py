@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, func, insert, select, tuple_, update
 
 from services.scheduler.model import (
+    REPLACED,
     Attempt,
     Chunk,
     Failure,
@@ -118,6 +119,21 @@ class SqlStore(SqlControl, SqlLeases):
     async def end_job(self, job_id: str, state: JobState, failure: Failure | None, now: datetime) -> Ended:
         """See `Store.end_job`."""
         return await self._db.write(lambda conn: finish_job(conn, job_id, state, failure, now))
+
+    async def end_replaced(self, job: Job, kept: Collection[str], now: datetime) -> dict[str, Ended]:
+        """See `Store.end_replaced`."""
+        older = JOBS.c.create_time_us <= to_us(job.create_time)
+        query = select(JOBS.c.job_id).where(~JOBS.c.closed, JOBS.c.title == job.title, older)
+
+        def run(conn: Connection) -> dict[str, Ended]:
+            found = [job_id for job_id in conn.execute(query).scalars() if f"jobs/{job_id}" not in kept]
+            return {
+                job_id: finish_job(conn, job_id, JobState.CANCELED, REPLACED, now)
+                for job_id in found
+                if job_id != job.job_id
+            }
+
+        return await self._db.write(run)
 
     async def close_job(self, job_id: str) -> None:
         """See `Store.close_job`."""

@@ -134,7 +134,7 @@ def job_message(job: Job, counts: Counts, running: Mapping[str, Held]) -> schedu
         title=job.title,
         owner=job.owner,
         state=_job_state(job),
-        error=status_of_failure(job.failure) if job.failure and job.state is JobState.FAILED else None,
+        error=status_of_failure(job.failure) if job.failure else None,
         task_count=counts.tasks,
         done_task_count=counts.done,
         progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from services.scheduler.model import (
     MAX_WORKER_FAILURES,
     OVERDUE_FACTOR,
     QUARANTINE,
+    REPLACED,
     Failure,
     JobEnded,
     JobEnding,
@@ -221,3 +223,41 @@ async def test_what_was_written_after_a_job_ended_is_swept_once(sql_database: Da
     assert await d.store.unswept_jobs(d.clock.now()) == ["j"]
     await d.store.swept("j")
     assert await d.store.unswept_jobs(d.clock.now()) == []
+
+
+async def test_a_job_whose_source_replaces_others_ends_the_older_ones_of_its_title(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    for job_id in ("ended", "old", "kept", "new", "newer"):
+        await d.job(job_id, task(0))
+        d.clock.advance(timedelta(seconds=1))
+    await d.store.end_job("ended", JobState.FAILED, BROKEN, d.clock.now())
+    new = await d.store.job("new")
+    await d.store.create_job(replace(new, job_id="other", title="titles/other"))
+    ended = await d.store.end_replaced(new, ["jobs/kept"], d.clock.now())
+    assert {job_id: one.changed for job_id, one in ended.items()} == {"ended": False, "old": True}
+    assert not (await d.store.end_replaced(new, ["jobs/kept"], d.clock.now()))["old"].changed
+    states = {name: (await d.store.job(name)).state for name in ("old", "kept", "new", "newer", "other")}
+    assert states == {
+        "old": JobState.CANCELED,
+        "kept": JobState.RUNNING,
+        "new": JobState.RUNNING,
+        "newer": JobState.RUNNING,
+        "other": JobState.RUNNING,
+    }
+    assert (await d.store.job("old")).failure == REPLACED
+    assert (await d.store.end_replaced(new, [], d.clock.now()))["kept"].changed
+
+
+async def test_a_job_whose_publication_is_refused_for_a_newer_source_is_cancelled_not_failed(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    await d.job("j", task(0))
+    worker = await d.worker("w")
+    await d.dispatcher.done(worker, lease(worker), b"r", "", [], publishes=True)
+    refusal = Failure(code=Code.FAILED_PRECONDITION, reason="NOT_THE_TITLES_JOB", message="No.")
+    await d.store.fail_publication("j", "t0", refusal, d.clock.now())
+    job = await d.store.job("j")
+    assert (job.state, job.failure) == (JobState.CANCELED, REPLACED)

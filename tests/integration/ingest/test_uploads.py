@@ -44,6 +44,8 @@ class Crash(Exception):
 @dataclass
 class Peers:
     refusal: RemoteError | None = None
+    #: What is said when a later upload was completed meanwhile.
+    later: RemoteError | None = None
     calls: list[str] = field(default_factory=list)
     jobs: set[str] = field(default_factory=set)
 
@@ -57,6 +59,8 @@ class Peers:
 
     async def begin_media(self, upload: Upload) -> None:
         self.calls.append("begin_media")
+        if self.later is not None:
+            raise self.later
 
     async def start_job(self, upload: Upload) -> None:
         self.calls.append("start_job")
@@ -72,11 +76,16 @@ class Place:
     folder: Path
 
     async def create(
-        self, size_bytes: int = len(FILM), request_id: str = REQUEST, *, free: bool = True
+        self,
+        size_bytes: int = len(FILM),
+        request_id: str = REQUEST,
+        *,
+        free: bool = True,
+        replaces: bool = False,
     ) -> Upload:
         return await self.uploads.create(
             title="titles/film", free=free, owner="users/ann", file_name="a.mp4", size_bytes=size_bytes,
-            highlights=b"", request_id=request_id,
+            highlights=b"", request_id=request_id, replaces=replaces,
         )  # fmt: skip
 
     async def fill(self, upload: Upload, data: bytes = FILM, step: int = 4096) -> None:
@@ -273,7 +282,23 @@ async def test_a_request_id_makes_one_upload_and_the_quota_counts_it_once(tmp_pa
         assert (await at.create(request_id=REQUEST.replace("0b8b", "1c9c"))).upload_id != first.upload_id
 
 
-async def test_a_title_with_a_source_takes_no_other(tmp_path: Path) -> None:
+async def test_a_title_with_a_source_takes_no_other_unless_it_is_to_replace_that(tmp_path: Path) -> None:
     async with place(tmp_path, Peers()) as at:
         with pytest.raises(TitleHasSource):
             await at.create(free=False)
+        replacing = await at.create(free=False, replaces=True)
+        assert replacing.replaces
+        assert await at.store.get(replacing.upload_id) == replacing
+        with pytest.raises(RequestIdReused):
+            await at.create()
+
+
+async def test_an_upload_that_a_later_one_overtook_is_rejected_with_the_reason(tmp_path: Path) -> None:
+    later = RemoteError(code=Code.FAILED_PRECONDITION, reason="MEDIA_REPLACED", message="A newer one.")
+    async with place(tmp_path, Peers(later=later)) as at:
+        upload = await at.create(replaces=True)
+        await at.fill(upload)
+        with pytest.raises(RemoteError, match="A newer one"):
+            await at.uploads.complete(upload.upload_id, SHA)
+        rejected = await at.uploads.get(upload.upload_id)
+        assert (rejected.state, await at.keys(), at.files()) == (State.REJECTED, [], [])

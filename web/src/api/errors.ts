@@ -51,7 +51,7 @@ const SENTENCES: Readonly<Record<string, Sentence>> = {
   SEGMENT_MISSING: "A stored part of the film is gone. The operator can process it again.",
   ETAG_MISMATCH: "Somebody else changed this meanwhile. Close, look again, and repeat your change.",
   JOB_NOT_FOUND: "This job doesn't exist, or isn't yours.",
-  TITLE_HAS_SOURCE: "This title already has a film. Make a new title for another one.",
+  TITLE_HAS_SOURCE: "This title already has a film. Replace it there, or make a new title for another one.",
   UPLOAD_TOO_LARGE: (m) => (m["limit_bytes"] ? `The file is larger than the ${size(m["limit_bytes"])} allowed.` : "The file is too large."),
   UPLOAD_QUOTA_EXCEEDED: "Your space for uploads is used up. Finish or cancel another upload first.",
   UPLOAD_CHECKSUM_MISMATCH: "The file changed on the way or on disk while it was sent. Send it again.",

@@ -30,7 +30,7 @@ from kino.ingest.v1 import resources_pb2 as kino_dot_ingest_dot_v1_dot_resources
 from kino.media.v1 import media_pb2 as kino_dot_media_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkino/ingest/v1/ingest.proto\x12\x0ekino.ingest.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x1ekino/ingest/v1/resources.proto\x1a\x19kino/media/v1/media.proto\"\xe1\x01\n\x13\x43reateUploadRequest\x12\x32\n\x05title\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x1b\n\tfile_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x1f\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x36\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.HighlightB\x08\xbaH\x05\x92\x01\x02\x10\x64\"W\n\x14\x43reateUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload\x12\x17\n\x0fpart_size_bytes\x18\x02 \x01(\x03\"F\n\x10GetUploadRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\";\n\x11GetUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload\"Q\n\x12ListUploadsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"W\n\x13ListUploadsResponse\x12\'\n\x07uploads\x18\x01 \x03(\x0b\x32\x16.kino.ingest.v1.Upload\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x04Part\x12\x1d\n\x0coffset_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1a\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x02\x12\x17\n\x06sha256\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"w\n\x11UploadPartRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\x12.\n\x04part\x18\x02 \x01(\x0b\x32\x14.kino.ingest.v1.PartB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\",\n\x12UploadPartResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\"[\n\x12UploadPartsRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12.\n\x04part\x18\x02 \x01(\x0b\x32\x14.kino.ingest.v1.PartB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"-\n\x13UploadPartsResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\"h\n\x15\x43ompleteUploadRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\x12\x1b\n\x06sha256\x18\x02 \x01(\x0c\x42\x0b\xe2\x41\x01\x02\xbaH\x04z\x02h \"@\n\x16\x43ompleteUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload\"I\n\x13\x43\x61ncelUploadRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\">\n\x14\x43\x61ncelUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload2\xbe\x06\n\rIngestService\x12u\n\x0c\x43reateUpload\x12#.kino.ingest.v1.CreateUploadRequest\x1a$.kino.ingest.v1.CreateUploadResponse\"\x1a\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/uploads:\x01*\x12r\n\tGetUpload\x12 .kino.ingest.v1.GetUploadRequest\x1a!.kino.ingest.v1.GetUploadResponse\" \x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=uploads/*}\x12o\n\x0bListUploads\x12\".kino.ingest.v1.ListUploadsRequest\x1a#.kino.ingest.v1.ListUploadsResponse\"\x17\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/uploads\x12Y\n\nUploadPart\x12!.kino.ingest.v1.UploadPartRequest\x1a\".kino.ingest.v1.UploadPartResponse\"\x04\x88\xb2\x19\x03\x12^\n\x0bUploadParts\x12\".kino.ingest.v1.UploadPartsRequest\x1a#.kino.ingest.v1.UploadPartsResponse\"\x04\x88\xb2\x19\x03(\x01\x12\x8d\x01\n\x0e\x43ompleteUpload\x12%.kino.ingest.v1.CompleteUploadRequest\x1a&.kino.ingest.v1.CompleteUploadResponse\",\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=uploads/*}:complete:\x01*\x12\x85\x01\n\x0c\x43\x61ncelUpload\x12#.kino.ingest.v1.CancelUploadRequest\x1a$.kino.ingest.v1.CancelUploadResponse\"*\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=uploads/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkino/ingest/v1/ingest.proto\x12\x0ekino.ingest.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x1ekino/ingest/v1/resources.proto\x1a\x19kino/media/v1/media.proto\"\xf2\x01\n\x13\x43reateUploadRequest\x12\x32\n\x05title\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x1b\n\tfile_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x1f\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x36\n\nhighlights\x18\x05 \x03(\x0b\x32\x18.kino.media.v1.HighlightB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x0f\n\x07replace\x18\x06 \x01(\x08\"W\n\x14\x43reateUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload\x12\x17\n\x0fpart_size_bytes\x18\x02 \x01(\x03\"F\n\x10GetUploadRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\";\n\x11GetUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload\"Q\n\x12ListUploadsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"W\n\x13ListUploadsResponse\x12\'\n\x07uploads\x18\x01 \x03(\x0b\x32\x16.kino.ingest.v1.Upload\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x04Part\x12\x1d\n\x0coffset_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1a\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x02\x12\x17\n\x06sha256\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"w\n\x11UploadPartRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\x12.\n\x04part\x18\x02 \x01(\x0b\x32\x14.kino.ingest.v1.PartB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\",\n\x12UploadPartResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\"[\n\x12UploadPartsRequest\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12.\n\x04part\x18\x02 \x01(\x0b\x32\x14.kino.ingest.v1.PartB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"-\n\x13UploadPartsResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\"h\n\x15\x43ompleteUploadRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\x12\x1b\n\x06sha256\x18\x02 \x01(\x0c\x42\x0b\xe2\x41\x01\x02\xbaH\x04z\x02h \"@\n\x16\x43ompleteUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload\"I\n\x13\x43\x61ncelUploadRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^uploads/[a-z0-9-]{1,63}$\">\n\x14\x43\x61ncelUploadResponse\x12&\n\x06upload\x18\x01 \x01(\x0b\x32\x16.kino.ingest.v1.Upload2\xbe\x06\n\rIngestService\x12u\n\x0c\x43reateUpload\x12#.kino.ingest.v1.CreateUploadRequest\x1a$.kino.ingest.v1.CreateUploadResponse\"\x1a\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/uploads:\x01*\x12r\n\tGetUpload\x12 .kino.ingest.v1.GetUploadRequest\x1a!.kino.ingest.v1.GetUploadResponse\" \x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=uploads/*}\x12o\n\x0bListUploads\x12\".kino.ingest.v1.ListUploadsRequest\x1a#.kino.ingest.v1.ListUploadsResponse\"\x17\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/uploads\x12Y\n\nUploadPart\x12!.kino.ingest.v1.UploadPartRequest\x1a\".kino.ingest.v1.UploadPartResponse\"\x04\x88\xb2\x19\x03\x12^\n\x0bUploadParts\x12\".kino.ingest.v1.UploadPartsRequest\x1a#.kino.ingest.v1.UploadPartsResponse\"\x04\x88\xb2\x19\x03(\x01\x12\x8d\x01\n\x0e\x43ompleteUpload\x12%.kino.ingest.v1.CompleteUploadRequest\x1a&.kino.ingest.v1.CompleteUploadResponse\",\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=uploads/*}:complete:\x01*\x12\x85\x01\n\x0c\x43\x61ncelUpload\x12#.kino.ingest.v1.CancelUploadRequest\x1a$.kino.ingest.v1.CancelUploadResponse\"*\x88\xb2\x19\x03\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=uploads/*}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -88,35 +88,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTSERVICE'].methods_by_name['CancelUpload']._loaded_options = None
   _globals['_INGESTSERVICE'].methods_by_name['CancelUpload']._serialized_options = b'\210\262\031\003\202\323\344\223\002 \"\033/v1/{name=uploads/*}:cancel:\001*'
   _globals['_CREATEUPLOADREQUEST']._serialized_start=228
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=453
-  _globals['_CREATEUPLOADRESPONSE']._serialized_start=455
-  _globals['_CREATEUPLOADRESPONSE']._serialized_end=542
-  _globals['_GETUPLOADREQUEST']._serialized_start=544
-  _globals['_GETUPLOADREQUEST']._serialized_end=614
-  _globals['_GETUPLOADRESPONSE']._serialized_start=616
-  _globals['_GETUPLOADRESPONSE']._serialized_end=675
-  _globals['_LISTUPLOADSREQUEST']._serialized_start=677
-  _globals['_LISTUPLOADSREQUEST']._serialized_end=758
-  _globals['_LISTUPLOADSRESPONSE']._serialized_start=760
-  _globals['_LISTUPLOADSRESPONSE']._serialized_end=847
-  _globals['_PART']._serialized_start=849
-  _globals['_PART']._serialized_end=939
-  _globals['_UPLOADPARTREQUEST']._serialized_start=941
-  _globals['_UPLOADPARTREQUEST']._serialized_end=1060
-  _globals['_UPLOADPARTRESPONSE']._serialized_start=1062
-  _globals['_UPLOADPARTRESPONSE']._serialized_end=1106
-  _globals['_UPLOADPARTSREQUEST']._serialized_start=1108
-  _globals['_UPLOADPARTSREQUEST']._serialized_end=1199
-  _globals['_UPLOADPARTSRESPONSE']._serialized_start=1201
-  _globals['_UPLOADPARTSRESPONSE']._serialized_end=1246
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=1248
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=1352
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=1354
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=1418
-  _globals['_CANCELUPLOADREQUEST']._serialized_start=1420
-  _globals['_CANCELUPLOADREQUEST']._serialized_end=1493
-  _globals['_CANCELUPLOADRESPONSE']._serialized_start=1495
-  _globals['_CANCELUPLOADRESPONSE']._serialized_end=1557
-  _globals['_INGESTSERVICE']._serialized_start=1560
-  _globals['_INGESTSERVICE']._serialized_end=2390
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=470
+  _globals['_CREATEUPLOADRESPONSE']._serialized_start=472
+  _globals['_CREATEUPLOADRESPONSE']._serialized_end=559
+  _globals['_GETUPLOADREQUEST']._serialized_start=561
+  _globals['_GETUPLOADREQUEST']._serialized_end=631
+  _globals['_GETUPLOADRESPONSE']._serialized_start=633
+  _globals['_GETUPLOADRESPONSE']._serialized_end=692
+  _globals['_LISTUPLOADSREQUEST']._serialized_start=694
+  _globals['_LISTUPLOADSREQUEST']._serialized_end=775
+  _globals['_LISTUPLOADSRESPONSE']._serialized_start=777
+  _globals['_LISTUPLOADSRESPONSE']._serialized_end=864
+  _globals['_PART']._serialized_start=866
+  _globals['_PART']._serialized_end=956
+  _globals['_UPLOADPARTREQUEST']._serialized_start=958
+  _globals['_UPLOADPARTREQUEST']._serialized_end=1077
+  _globals['_UPLOADPARTRESPONSE']._serialized_start=1079
+  _globals['_UPLOADPARTRESPONSE']._serialized_end=1123
+  _globals['_UPLOADPARTSREQUEST']._serialized_start=1125
+  _globals['_UPLOADPARTSREQUEST']._serialized_end=1216
+  _globals['_UPLOADPARTSRESPONSE']._serialized_start=1218
+  _globals['_UPLOADPARTSRESPONSE']._serialized_end=1263
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=1265
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=1369
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=1371
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=1435
+  _globals['_CANCELUPLOADREQUEST']._serialized_start=1437
+  _globals['_CANCELUPLOADREQUEST']._serialized_end=1510
+  _globals['_CANCELUPLOADRESPONSE']._serialized_start=1512
+  _globals['_CANCELUPLOADRESPONSE']._serialized_end=1574
+  _globals['_INGESTSERVICE']._serialized_start=1577
+  _globals['_INGESTSERVICE']._serialized_end=2407
 # @@protoc_insertion_point(module_scope)

@@ -31,9 +31,10 @@ class CreateUploadRequest(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     title: _builtins.str
-    """Required. The title to upload for; the caller must own it and it must have no source yet (`TITLE_HAS_SOURCE`).
-    Format: `titles/{title}`.
+    """Required. The title to upload for; the caller must own it and, without `replace`, it must have no source yet or one whose
+    processing failed (`TITLE_HAS_SOURCE`). Format: `titles/{title}`.
     """
     file_name: _builtins.str
     """Optional. File name for display, at most 1,000 characters. Never used as a path."""
@@ -41,6 +42,11 @@ class CreateUploadRequest(_message.Message):
     """Required. Size of the whole file, at least 1."""
     request_id: _builtins.str
     """Required. A UUID made by the client before the first try (AIP-155)."""
+    replace: _builtins.bool
+    """Optional. Whether the file is to take the place of the source that the title has. What can be played of it plays on until the
+    new one is playable (`Title.replacement` says how far that is) and stays where the new one is refused, fails or is cancelled.
+    What can't be played yet is given up when the upload is complete. Of several uploads the last one completed counts.
+    """
     @_builtins.property
     def highlights(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Highlight]:
         """Optional. Passages to process first, at most 100."""
@@ -53,10 +59,11 @@ class CreateUploadRequest(_message.Message):
         size_bytes: _builtins.int = ...,
         request_id: _builtins.str = ...,
         highlights: _abc.Iterable[_media_pb2.Highlight] | None = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "highlights", b"highlights", "request_id", b"request_id", "size_bytes", b"size_bytes", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "highlights", b"highlights", "replace", b"replace", "request_id", b"request_id", "size_bytes", b"size_bytes", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

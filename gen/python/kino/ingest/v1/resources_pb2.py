@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekino/ingest/v1/resources.proto\x12\x0ekino.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xb3\x03\n\x06Upload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x05 \x01(\x03\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.kino.ingest.v1.Upload.State\x12\x0b\n\x03job\x18\x07 \x01(\t\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0e\n\x06sha256\x18\t \x01(\x0c\x12\r\n\x05owner\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_RECEIVING\x10\x01\x12\x12\n\x0eSTATE_COMPLETE\x10\x02\x12\x12\n\x0eSTATE_CANCELED\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekino/ingest/v1/resources.proto\x12\x0ekino.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc4\x03\n\x06Upload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x05 \x01(\x03\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.kino.ingest.v1.Upload.State\x12\x0b\n\x03job\x18\x07 \x01(\t\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0e\n\x06sha256\x18\t \x01(\x0c\x12\r\n\x05owner\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07replace\x18\r \x01(\x08\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_RECEIVING\x10\x01\x12\x12\n\x0eSTATE_COMPLETE\x10\x02\x12\x12\n\x0eSTATE_CANCELED\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kino.ingest.v1.resources_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPLOAD']._serialized_start=109
-  _globals['_UPLOAD']._serialized_end=544
-  _globals['_UPLOAD_STATE']._serialized_start=433
-  _globals['_UPLOAD_STATE']._serialized_end=544
+  _globals['_UPLOAD']._serialized_end=561
+  _globals['_UPLOAD_STATE']._serialized_start=450
+  _globals['_UPLOAD_STATE']._serialized_end=561
 # @@protoc_insertion_point(module_scope)

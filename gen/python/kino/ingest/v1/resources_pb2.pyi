@@ -68,6 +68,7 @@ class Upload(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `uploads/{upload}`."""
     title: _builtins.str
@@ -86,6 +87,8 @@ class Upload(_message.Message):
     """Output only. SHA-256 of the whole file, 32 bytes, once complete."""
     owner: _builtins.str
     """Output only. Who uploads. Format: `users/{user}`."""
+    replace: _builtins.bool
+    """Whether it is to take the place of the source that its title has."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Output only. Present when the state is `STATE_REJECTED`."""
@@ -113,10 +116,11 @@ class Upload(_message.Message):
         owner: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "file_name", b"file_name", "job", b"job", "name", b"name", "owner", b"owner", "received_bytes", b"received_bytes", "sha256", b"sha256", "size_bytes", b"size_bytes", "state", b"state", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "file_name", b"file_name", "job", b"job", "name", b"name", "owner", b"owner", "received_bytes", b"received_bytes", "replace", b"replace", "sha256", b"sha256", "size_bytes", b"size_bytes", "state", b"state", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

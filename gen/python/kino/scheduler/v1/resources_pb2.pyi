@@ -136,7 +136,9 @@ class Job(_message.Message):
     """Which jobs go first."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Output only. Present when the state is `STATE_FAILED`."""
+        """Output only. Present when the state is `STATE_FAILED`, and when it is `STATE_CANCELED` because a newer source of the title took
+        the place of this one (`SOURCE_REPLACED`).
+        """
 
     @_builtins.property
     def renditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RenditionProgress]:

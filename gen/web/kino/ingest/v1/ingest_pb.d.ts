@@ -19,8 +19,8 @@ export declare const file_kino_ingest_v1_ingest: GenFile;
  */
 export declare type CreateUploadRequest = Message<"kino.ingest.v1.CreateUploadRequest"> & {
   /**
-   * Required. The title to upload for; the caller must own it and it must have no source yet (`TITLE_HAS_SOURCE`).
-   * Format: `titles/{title}`.
+   * Required. The title to upload for; the caller must own it and, without `replace`, it must have no source yet or one whose
+   * processing failed (`TITLE_HAS_SOURCE`). Format: `titles/{title}`.
    *
    * @generated from field: string title = 1;
    */
@@ -53,6 +53,15 @@ export declare type CreateUploadRequest = Message<"kino.ingest.v1.CreateUploadRe
    * @generated from field: repeated kino.media.v1.Highlight highlights = 5;
    */
   highlights: Highlight[];
+
+  /**
+   * Optional. Whether the file is to take the place of the source that the title has. What can be played of it plays on until the
+   * new one is playable (`Title.replacement` says how far that is) and stays where the new one is refused, fails or is cancelled.
+   * What can't be played yet is given up when the upload is complete. Of several uploads the last one completed counts.
+   *
+   * @generated from field: bool replace = 6;
+   */
+  replace: boolean;
 };
 
 /**

@@ -101,6 +101,13 @@ export declare type Upload = Message<"kino.ingest.v1.Upload"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 12;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * Whether it is to take the place of the source that its title has.
+   *
+   * @generated from field: bool replace = 13;
+   */
+  replace: boolean;
 };
 
 /**

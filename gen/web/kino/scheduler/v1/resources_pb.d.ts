@@ -50,7 +50,8 @@ export declare type Job = Message<"kino.scheduler.v1.Job"> & {
   state: Job_State;
 
   /**
-   * Output only. Present when the state is `STATE_FAILED`.
+   * Output only. Present when the state is `STATE_FAILED`, and when it is `STATE_CANCELED` because a newer source of the title took
+   * the place of this one (`SOURCE_REPLACED`).
    *
    * @generated from field: google.rpc.Status error = 5;
    */
