@@ -7,11 +7,11 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 
-from services.playback.chunks import Chunks
+from services.playback.chunks import Chunks, Outline, Piece
 from services.playback.disk import Edge
 from services.playback.errors import SegmentCorrupt, SegmentMissing
 from services.runtime.logs import logger
-from services.runtime.objects import ObjectNotFound, ObjectStore
+from services.runtime.objects import ObjectNotFound, ObjectStore, RangeOutside
 
 #: Reads of the origin at the same time; the others wait their turn.
 _LOADS = 16
@@ -30,8 +30,8 @@ class ChunkCache:
         self._loading: dict[str, asyncio.Task[Chunks]] = {}
         self._turn = asyncio.Semaphore(_LOADS)
         self.kept_bytes = 0
-        #: Reads of the origin so far.
-        self.load_count = 0
+        #: Whole objects, and parts of them, read from below so far.
+        self.load_count = self.piece_count = 0
 
     async def get(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> Chunks:
         """The messages of an object, read and verified when they aren't here; `pack` makes them, in a thread.
@@ -44,6 +44,29 @@ class ChunkCache:
             self._kept.move_to_end(key)
             return found
         return await asyncio.shield(self._load(key, sha256, pack))
+
+    def reading(self, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> Reading:
+        """An object, to be taken piece by piece."""
+        return Reading(self, key, sha256, pack)
+
+    def holds(self, key: str) -> bool:
+        """Whether the object is in memory."""
+        return key in self._kept
+
+    async def piece(self, key: str, outline: Outline, start: int, end: int) -> Piece | None:
+        """A part of an object that was verified before; None where it can't be read or isn't what it was."""
+        first, last = outline.blocks(start, end)
+        async with self._turn:
+            self.piece_count += 1
+            try:
+                if self._edge is not None:
+                    data = await self._edge.part(key, first, last - first)
+                else:
+                    data = await self._objects.get(key, first, last - first)
+            except (ObjectNotFound, RangeOutside):
+                return None
+        piece = Piece(outline, first, data)
+        return piece if len(data) == last - first and piece.right else None
 
     def asked(self, key: str, sha256: bytes) -> None:
         """A viewer wants that object now, whether or not it is here."""
@@ -97,6 +120,38 @@ class ChunkCache:
         while self.kept_bytes > self._budget_bytes:
             _, dropped = self._kept.popitem(last=False)
             self.kept_bytes -= dropped.memory_bytes
+
+
+class Reading:
+    """An object as one reader takes it, who holds none of it between pieces: one that stalls costs little.
+
+    What memory has dropped meanwhile is read again only as far as it is wanted now. At the pace of a film a
+    segment is taken in a dozen pieces, and more films are on than memory has room for.
+    """
+
+    def __init__(self, cache: ChunkCache, key: str, sha256: bytes, pack: Callable[[bytes], Chunks]) -> None:
+        """Reads nothing yet; arguments as for `ChunkCache.get`."""
+        self._cache = cache
+        self._key = key
+        self._sha256 = sha256
+        self._pack = pack
+        self._outline: Outline | None = None
+
+    async def size_bytes(self) -> int:
+        """How large the object is. Raises as `ChunkCache.get`."""
+        return self._outline.size_bytes if self._outline else (await self.whole()).size_bytes
+
+    async def at(self, start: int, end: int) -> Chunks | Piece:
+        """What holds the bytes `start` ≤ i < `end`. Raises as `ChunkCache.get`."""
+        if self._outline is None or self._cache.holds(self._key):
+            return await self.whole()
+        return await self._cache.piece(self._key, self._outline, start, end) or await self.whole()
+
+    async def whole(self) -> Chunks:
+        """All of it. Raises as `ChunkCache.get`."""
+        chunks = await self._cache.get(self._key, self._sha256, self._pack)
+        self._outline = chunks.outline
+        return chunks
 
 
 def _verified(key: str, data: bytes, sha256: bytes, pack: Callable[[bytes], Chunks]) -> Chunks:

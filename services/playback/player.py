@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from services.media.cmaf import combined_init
 from services.media.time import ticks_to_ns_up
-from services.playback.cache import ChunkCache
+from services.playback.cache import ChunkCache, Reading
 from services.playback.chunks import Chunks, Ramp, Track
 from services.playback.errors import (
     BytesOutOfRange,
@@ -141,9 +141,9 @@ class _Step:
 
 @dataclass(frozen=True)
 class Source:
-    """One object of a rendition, for HTTP: where its messages come from, and its checksum."""
+    """One object of a rendition, for HTTP: where its bytes come from, and its checksum."""
 
-    load: Callable[[], Awaitable[Chunks]]
+    reading: Reading
     sha256: bytes
     track: Track
 
@@ -205,7 +205,7 @@ class Player:
         if first == INIT:
             self._asked_init(rendition)
             start = _checked_start(offset_bytes, (await self._init(rendition)).size_bytes)
-            async for message in self._messages(lease, ramp, partial(self._init, rendition), start):
+            async for message in self._messages(lease, ramp, self._reading_init(rendition), start):
                 yield message
             return
         parts = []
@@ -228,13 +228,13 @@ class Player:
         rendition = media.rendition(rendition_id)
         if number == INIT:
             self._asked_init(rendition)
-            return Source(partial(self._init, rendition), rendition.init_sha256, _track(rendition))
+            return Source(self._reading_init(rendition), rendition.init_sha256, _track(rendition))
         segment = await self._titles.segment(media, rendition, number)
         if segment is None:
             raise _absent(media, rendition, number)
         track = _track(rendition)
         self._cache.asked(segment.object_key, segment.sha256)
-        return Source(partial(self._chunks, _Part(track=track, segment=segment)), segment.sha256, track)
+        return Source(self._reading(_Part(track=track, segment=segment)), segment.sha256, track)
 
     async def _step(self, media: TitleMedia, stream: _Stream) -> _Step | None:
         """What comes next; None while it isn't published."""
@@ -297,46 +297,40 @@ class Player:
         """The parts one after the other, while those that follow are being read."""
         for part, *following in (parts[i:] for i in range(len(parts))):
             self._cache.asked(part.segment.object_key, part.segment.sha256)
-            await self._chunks(part)
+            reading = self._reading(part)
+            await reading.size_bytes()
             for later in [*following, *ahead][:2]:
                 self._cache.warm(later.segment.object_key, later.segment.sha256, _pack(later))
-            async for message in self._messages(lease, ramp, partial(self._chunks, part), part.start):
+            async for message in self._messages(lease, ramp, reading, part.start):
                 yield message
 
-    async def _messages(
-        self, lease: Lease, ramp: Ramp, load: Callable[[], Awaitable[Chunks]], start: int
-    ) -> AsyncIterator[bytes]:
-        """The bytes from `start` on.
-
-        The cache holds the segment, not the stream: a reader that stalls keeps one message, not all of them.
-        """
-        size_bytes = start + 1
+    async def _messages(self, lease: Lease, ramp: Ramp, reading: Reading, start: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` on. A reader that stalls keeps one message, not the segment."""
+        size_bytes = await reading.size_bytes()
         while start < size_bytes:
             await self._leases.hold(lease)
-            chunks = await load()
-            size_bytes = chunks.size_bytes
-            if start >= size_bytes:
-                return
             end = ramp.cut(start, size_bytes)
-            message = chunks.message(start, end)
-            del chunks
+            message = (await reading.at(start, end)).message(start, end)
             began_s = self._clock.monotonic()
             yield message
             ramp.sent(end - start, self._clock.monotonic() - began_s)
             start = end
 
-    async def _chunks(self, part: _Part) -> Chunks:
-        return await self._cache.get(part.segment.object_key, part.segment.sha256, _pack(part))
-
     def _asked_init(self, rendition: Rendition) -> None:
         if rendition.init_key:
             self._cache.asked(rendition.init_key, rendition.init_sha256)
 
-    async def _init(self, rendition: Rendition) -> Chunks:
+    def _reading(self, part: _Part) -> Reading:
+        return self._cache.reading(part.segment.object_key, part.segment.sha256, _pack(part))
+
+    def _reading_init(self, rendition: Rendition) -> Reading:
         if not rendition.init_key:
             raise SegmentNotReady(rendition.rendition_id, INIT, 1_000)
         pack = partial(Chunks, _track(rendition), INIT)
-        return await self._cache.get(rendition.init_key, rendition.init_sha256, pack)
+        return self._cache.reading(rendition.init_key, rendition.init_sha256, pack)
+
+    async def _init(self, rendition: Rendition) -> Chunks:
+        return await self._reading_init(rendition).whole()
 
 
 def _pack(part: _Part) -> partial[Chunks]:

@@ -196,13 +196,14 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         number = INIT if request.file == "init.mp4" else int(request.file.removesuffix(".m4s"))
         with self._readers.reading(lease) as reader:
             source = await self._player.source(lease, request.rendition_id, number)
-            size_bytes = (await source.load()).size_bytes
+            size_bytes = await source.reading.size_bytes()
             etag = source.sha256.hex()
             reply = answer(_metadata(context), size_bytes=size_bytes, etag=etag, cache_control=_SEGMENT_CACHE)
             await context.send_initial_metadata(reply.headers)
             kind = "video/mp4" if source.track is Track.VIDEO else "audio/mp4"
             for start in _starts(reply):
-                views = (await source.load()).views(start, min(start + _HTTP_BYTES, reply.end))
+                end = min(start + _HTTP_BYTES, reply.end)
+                views = (await source.reading.at(start, end)).views(start, end)
                 await context.write(http_body(kind, list(views)))
                 reader.moved()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.playback.cache import ChunkCache
-from services.playback.chunks import Chunks, Track
+from services.playback.chunks import BLOCK_BYTES, Chunks, Track
 from services.playback.errors import SegmentCorrupt, SegmentMissing
 from services.runtime.objects_local import LocalObjects
 
@@ -106,3 +107,48 @@ async def test_warming_reads_ahead_and_keeps_a_failure_to_itself(objects: LocalO
     cache.warm("object-9", bytes(32), PACK)
     await cache.close()
     assert (await load(cache, 0), cache.load_count) == (content(0), 2)
+
+
+FILM = os.urandom(5 * BLOCK_BYTES + 1000)
+DIGEST = hashlib.sha256(FILM).digest()
+
+
+async def test_what_memory_dropped_is_read_again_only_as_far_as_it_is_wanted(objects: LocalObjects) -> None:
+    await objects.put("film", FILM)
+    cache = ChunkCache(objects, 1000)
+    reading = cache.reading("film", DIGEST, PACK)
+    assert await reading.size_bytes() == len(FILM)
+    whole = Chunks(Track.VIDEO, 0, FILM)
+    for start, end in (
+        (0, 10),
+        (10, BLOCK_BYTES),
+        (BLOCK_BYTES - 5, 3 * BLOCK_BYTES + 7),
+        (len(FILM) - 9, len(FILM)),
+    ):
+        part = await reading.at(start, end)
+        assert part.message(start, end) == whole.message(start, end)
+        assert b"".join(part.views(start, end)) == FILM[start:end]
+    assert (cache.load_count, cache.piece_count, cache.kept_bytes) == (1, 4, 0)
+
+
+async def test_what_memory_holds_is_not_read_again_for_a_piece(objects: LocalObjects) -> None:
+    await objects.put("film", FILM)
+    cache = ChunkCache(objects, 2 * len(FILM))
+    reading = cache.reading("film", DIGEST, PACK)
+    await reading.size_bytes()
+    assert (await reading.at(0, 10)).message(0, 10) == Chunks(Track.VIDEO, 0, FILM).message(0, 10)
+    assert (cache.load_count, cache.piece_count) == (1, 0)
+
+
+async def test_a_piece_that_is_not_what_it_was_is_never_handed_out(objects: LocalObjects) -> None:
+    await objects.put("film", FILM)
+    cache = ChunkCache(objects, 1000)
+    reading = cache.reading("film", DIGEST, PACK)
+    await reading.size_bytes()
+    await objects.delete("film")
+    with pytest.raises(SegmentMissing):
+        await reading.at(0, 10)
+    await objects.put("film", FILM[:BLOCK_BYTES] + bytes(len(FILM) - BLOCK_BYTES))
+    assert b"".join((await reading.at(0, 10)).views(0, 10)) == FILM[:10]
+    with pytest.raises(SegmentCorrupt):
+        await reading.at(BLOCK_BYTES, BLOCK_BYTES + 10)

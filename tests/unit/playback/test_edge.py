@@ -71,6 +71,19 @@ async def test_a_thousand_misses_are_one_read_of_the_origin(
     assert (cache.load_count, edge.origin_bytes, edge.disk_bytes) == (1, SIZE, 0)
 
 
+async def test_a_part_comes_from_the_disk_where_it_is_and_else_from_the_origin(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock
+) -> None:
+    edge = edge_in(tmp_path, origin, clock)
+    await watched(edge, "a", 0)
+    assert await edge.part(key("a", 0), 1, 3) == content("a", 0)[1:4]
+    assert (edge.origin_bytes, edge.disk_bytes) == (SIZE, 3)
+    for file in (tmp_path / "edge").iterdir():
+        file.unlink()
+    assert await edge.part(key("a", 0), 1, 3) == content("a", 0)[1:4]
+    assert (edge.origin_bytes, edge.disk_bytes) == (SIZE + 3, 3)
+
+
 async def test_what_is_kept_survives_a_restart_and_the_loss_of_the_origin(
     tmp_path: Path, origin: LocalObjects, clock: ManualClock
 ) -> None:
