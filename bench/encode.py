@@ -2,7 +2,7 @@
 
 Both make the same H.264 rungs with the same settings and key frames at most two seconds apart, in turns
 (A B A B). Processor seconds are compared: they say what a farm pays, whoever else is on the machine.
-The per-title ladder is compared with Apple's in `encode_apple`.
+The per-title ladder is compared with Apple's in `encode_apple`, the whole suite measured in `encode_suite`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from bench import encode_apple
+from bench import encode_apple, encode_suite
 from bench.encode_clips import CLIPS, Cpu, Prepared, joined, prepared, run_plain, rungs_of
 from bench.report import Report, Row, conditions
 from services.encoder.ffmpeg import FfmpegEngine
@@ -33,7 +34,22 @@ _TRIAL_CRFS = (20.0, 32.0)
 #: The simulated film is this many times as long as all clips together.
 _FILM_TIMES = 40
 
-Part = Callable[[Sequence[Prepared], int], Awaitable[tuple[list[Row], Mapping[str, object]]]]
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a part is asked for."""
+
+    folder: Path
+    rounds: int
+    quick: bool
+
+    async def films(self) -> list[Prepared]:
+        """All clips."""
+        return [await prepared(clip, self.folder, self.quick) for clip in CLIPS]
+
+
+#: Rows, and the conditions they hold under.
+Found = tuple[list[Row], Mapping[str, object]]
 
 
 @dataclass(kw_only=True)
@@ -62,30 +78,31 @@ def run(rounds: int = ROUNDS, *, parts: Sequence[str] = (), quick: bool = False)
 
 async def _report(folder: Path, rounds: int, parts: Sequence[str], quick: bool) -> Report:
     stated = conditions(rounds=rounds, clips=[clip.name for clip in CLIPS], quick=quick)
-    films = [await prepared(clip, folder, quick) for clip in CLIPS]
     rows = list[Row]()
     for part in parts:
-        found, more = await PARTS[part](films, rounds)
+        own = folder / part
+        own.mkdir()
+        found, more = await PARTS[part](Plan(folder=own, rounds=rounds, quick=quick))
         rows += found
-        stated |= more
+        stated |= {**more, f"{part}_load_after": round(os.getloadavg()[0], 2)}
     return Report(bench="encode", rows=rows, conditions=stated)
 
 
-async def _chunks_part(films: Sequence[Prepared], rounds: int) -> tuple[list[Row], Mapping[str, object]]:
+async def _chunks_part(plan: Plan) -> Found:
     found = []
-    for film in films:
-        found.append(await _measure(film, rounds))
+    for film in await plan.films():
+        found.append(await _measure(film, plan.rounds))
         print(f"{film.name}: done", file=sys.stderr)
     return _rows(found), {
-        "ladder": "H.264 (x264 fast) in the fixed ladder's sizes; the plain process has one thread for each",
+        "chunks": "H.264 (x264 fast) in the fixed ladder's sizes; the plain process has one thread for each",
         "equal_quality": "VMAF at each rung's size; six points count as a doubling of the bits",
         "default": "analysis, quality of one fragment a segment, and the trial as for a film of two hours",
         "simulation": "list scheduling of the measured chunks, repeated; no waiting for the source",
     }
 
 
-async def _apple_part(films: Sequence[Prepared], rounds: int) -> tuple[list[Row], Mapping[str, object]]:
-    seen = {film.name: await encode_apple.compare(film) for film in films}
+async def _apple_part(plan: Plan) -> Found:
+    seen = {film.name: await encode_apple.compare(film) for film in await plan.films()}
     found = [one for one in seen.values() if one]
     without = [name for name, one in seen.items() if one is None or one.h264 is None]
     return list(encode_apple.rows(found)), {
@@ -97,8 +114,28 @@ async def _apple_part(films: Sequence[Prepared], rounds: int) -> tuple[list[Row]
     }
 
 
+async def _suite_part(plan: Plan) -> Found:
+    return await encode_suite.fixed_ladder(plan.folder, plan.rounds, plan.quick), {
+        "suite": "without quality and AV1; the services' process holds the scheduler and all others; what "
+        "analyses and makes small pictures beside counts in the wall time only",
+        "suite_peer": "the plain process with all threads that FFmpeg and x264 take, as nice as the encoders",
+    }
+
+
+async def _playable_part(plan: Plan) -> Found:
+    return await encode_suite.playable(plan.folder, plan.quick), {
+        "playable": "default configuration, 2 workers; films of two minutes and more are tried first; the "
+        "chunk is the opening's first, in all rungs, its quality measured",
+    }
+
+
 #: What can be asked for alone.
-PARTS: Mapping[str, Part] = {"chunks": _chunks_part, "apple": _apple_part}
+PARTS: Mapping[str, Callable[[Plan], Awaitable[Found]]] = {
+    "chunks": _chunks_part,
+    "suite": _suite_part,
+    "playable": _playable_part,
+    "apple": _apple_part,
+}
 
 
 def _rows(found: Sequence[Measured]) -> list[Row]:

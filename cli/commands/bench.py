@@ -54,7 +54,7 @@ def bench(
     if importlib.util.find_spec("bench") is None:
         raise NoCheckout(name)
     module = importlib.import_module(f"bench.{name}")
-    report: Report = module.run(**_options(name, module, rounds=rounds, parts=part, quick=quick))
+    report: Report = module.run(**options(name, module, rounds=rounds, parts=part, quick=quick))
     if not state.output.as_json:
         _show(state.output, report)
     state.output.json(report.as_dict())
@@ -62,7 +62,7 @@ def bench(
         raise typer.Exit(1)
 
 
-def _options(name: str, module: ModuleType, **given: Any) -> dict[str, Any]:
+def options(name: str, module: ModuleType, **given: Any) -> dict[str, Any]:
     """What was given, as far as the benchmark can do it."""
     wanted = {option: value for option, value in given.items() if value}
     for option in wanted.keys() - inspect.signature(module.run).parameters.keys():
