@@ -201,19 +201,25 @@ def _is_loss(error: grpc.aio.AioRpcError) -> bool:
     return reset or error.code() is grpc.StatusCode.UNAVAILABLE
 
 
-@asynccontextmanager
-async def connect(url: str, file: CredentialFile | None = None) -> AsyncIterator[Kino]:
-    """A connection to the gateway at `url` (`http://host:port` or `https://…`)."""
+def channel_to(url: str) -> grpc.aio.Channel:
+    """A channel to a gateway or an edge (`http://host:port` or `https://…`), without credentials.
+
+    Raises `InvalidArgument` when that is no such address.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidArgument("url", f"{url} is no address of a Kino; it looks like http://127.0.0.1:8080.")
     options = (*CHANNEL_OPTIONS, ("grpc.http2.lookahead_bytes", _STREAM_WINDOW_BYTES))
     target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     if parts.scheme == "https":
-        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
-    else:
-        channel = grpc.aio.insecure_channel(target, options=options)
-    async with channel:
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+@asynccontextmanager
+async def connect(url: str, file: CredentialFile | None = None) -> AsyncIterator[Kino]:
+    """A connection to the gateway at `url` (`http://host:port` or `https://…`)."""
+    async with channel_to(url) as channel:
         kino = Kino(url, channel, file or CredentialFile())
         await kino.refresh()
         freshener = asyncio.create_task(kino.stay_fresh())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from cli.client import Kino, Patience
+from cli.client import Kino, Patience, channel_to
 from kino.history.v1 import history_pb2, history_pb2_grpc
 from kino.history.v1.resources_pb2 import Interval, View
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
 from services.runtime.errors import Unavailable
+
+#: An edge that can't be reached within this time is passed over.
+EDGE_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +40,31 @@ async def start_playback(kino: Kino, title: str, device: str) -> playback_pb2.St
 
 
 async def stream(
-    kino: Kino, request: playback_pb2.PlayRequest
+    kino: Kino, request: playback_pb2.PlayRequest, edges: Sequence[str] = ()
 ) -> AsyncGenerator[playback_pb2.PlayResponse, None]:
     """The messages of `Play`, as if no node could be lost.
 
-    When the connection or the node breaks, or goes down, it goes on at the next byte, from whichever node
-    answers: the bytes of a segment are the same everywhere. Raises the last error when no new byte comes for
-    half a minute, and every error that is not a loss.
+    `edges` are `StartPlaybackResponse.edge_addresses`: they are tried in their order, then the gateway. When
+    the connection or the node breaks, or goes down, it goes on at the next byte, from whichever node answers:
+    the bytes of a segment are the same everywhere. Raises what the gateway answers when that is no loss, and
+    the last error when no new byte comes for half a minute.
     """
-    reached, patience = _Reached(), Patience()
+    reached = _Reached()
+    for address in edges:
+        with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
+            async with channel_to(address) as channel:
+                async with asyncio.timeout(EDGE_WITHIN_S):
+                    await channel.channel_ready()
+                async for message in playback_pb2_grpc.PlaybackServiceStub(channel).Play(request):
+                    if message.end.reason == resources_pb2.PlayEnd.REASON_MOVED:
+                        break
+                    if reached.take(message):
+                        yield message
+                else:
+                    return
+        # Whatever an edge refuses: the next one or the gateway may know better.
+        request = reached.rest(request)
+    patience = Patience()
     while True:
         try:
             async for message in kino.stub(playback_pb2_grpc.PlaybackServiceStub).Play(request):
@@ -104,6 +124,7 @@ class _Reached:
 async def receive(
     kino: Kino,
     request: playback_pb2.PlayRequest,
+    edges: Sequence[str] = (),
     *,
     break_after: int | None = None,
 ) -> Received:
@@ -112,7 +133,7 @@ async def receive(
     Raises `Unavailable` when it ends before anything came.
     """
     header, end, data, pieces = None, None, bytearray(), 0
-    messages = stream(kino, request)
+    messages = stream(kino, request, edges)
     async with contextlib.aclosing(messages):
         async for message in messages:
             if message.HasField("header"):

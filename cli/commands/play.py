@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -76,7 +77,7 @@ def play(
                 segment_count=_segment_count(started.choice, wanted or started.resume_offset, end),
             )
             try:
-                await reading.read(kino, play_request)
+                await reading.read(kino, play_request, started.edge_addresses)
             finally:
                 if history and reading.header is not None:
                     await reading.record(kino)
@@ -127,9 +128,9 @@ class Stream:
         self.end: resources_pb2.PlayEnd | None = None
         self.media_bytes = 0
 
-    async def read(self, kino: Kino, request: playback_pb2.PlayRequest) -> None:
-        """Read to the end."""
-        async for message in stream(kino, request):
+    async def read(self, kino: Kino, request: playback_pb2.PlayRequest, edges: Sequence[str] = ()) -> None:
+        """Read to the end, from the edges as long as they can."""
+        async for message in stream(kino, request, edges):
             if message.HasField("header"):
                 self.header = message.header
                 self._write(message.header.combined_init)

@@ -81,7 +81,8 @@ def serve(
     \b
     kino serve catalog search
     KINO_ENDPOINTS='{"scheduler": "10.0.0.7:9000", …}' kino serve encoder
-    KINO_EDGE_DISK_BYTES=200000000000 kino serve edge   # playback, with a disk for what is watched most
+    # Playback, with a disk for what is watched most:
+    KINO_EDGE_ADDRESS=https://edge-1.example.org:9443 kino serve edge
     """
     from cli.serve import serve as serve_services
 

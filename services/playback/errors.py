@@ -29,6 +29,12 @@ class ConcurrentStreamLimit(ResourceExhausted):
         super().__init__("concurrent_streams", limit=limit)
 
 
+class NotAtAnEdge(FailedPrecondition):
+    """An edge only streams: start playbacks and list them at the gateway."""
+
+    reason = "NOT_AT_AN_EDGE"
+
+
 class LeaseLost(FailedPrecondition):
     """The playback was silent for too long and lost its place: start it again."""
 

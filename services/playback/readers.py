@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -44,12 +44,14 @@ class Reader:
         self._clock = clock
         self._task = task
         self._moved_s = clock.monotonic()
+        self.taken_bytes = 0
         #: Why it was dropped.
         self.dropped: KinoError | None = None
 
-    def moved(self) -> None:
-        """It took a message."""
+    def moved(self, size_bytes: int) -> None:
+        """It took a message of that size."""
         self._moved_s = self._clock.monotonic()
+        self.taken_bytes += size_bytes
 
     @property
     def quiet(self) -> bool:
@@ -71,12 +73,31 @@ class Readers:
         self._clock = clock
         self._readers: set[Reader] = set()
         self._of_lease: defaultdict[str, int] = defaultdict(int)
+        #: What readers took who are gone.
+        self._taken_bytes = 0
         #: Whether the node goes down: streams end where they are, and go on elsewhere.
         self.leaving = False
+        self._when_leaving: list[Callable[[], None]] = []
+
+    def when_leaving(self, call: Callable[[], None]) -> None:
+        """Have this called first when the node goes down."""
+        self._when_leaving.append(call)
 
     def leave(self) -> None:
         """Ask all streams to go on elsewhere."""
+        for call in self._when_leaving:
+            call()
         self.leaving = True
+
+    @property
+    def lease_count(self) -> int:
+        """Playbacks that read from here now."""
+        return len(self._of_lease)
+
+    @property
+    def taken_bytes(self) -> int:
+        """What readers took since the process began."""
+        return self._taken_bytes + sum(reader.taken_bytes for reader in self._readers)
 
     @contextmanager
     def reading(self, lease: Lease) -> Iterator[Reader]:
@@ -94,6 +115,7 @@ class Readers:
             raise reader.dropped from None
         finally:
             self._readers.discard(reader)
+            self._taken_bytes += reader.taken_bytes
             self._of_lease[lease.name] -= 1
             if not self._of_lease[lease.name]:
                 del self._of_lease[lease.name]

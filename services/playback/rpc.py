@@ -102,6 +102,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
             choice=_choice(started.media),
             hls_path=f"{folder}/master.m3u8",
             dash_path=f"{folder}/manifest.mpd",
+            edge_addresses=started.edges,
         )
 
     async def Play(self, request: pb.PlayRequest, context: Any) -> None:  # type: ignore[override]
@@ -137,8 +138,9 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
             # Closed here and now when the call is cancelled, not when the garbage collector finds it.
             async with aclosing(cast(AsyncGenerator[bytes | Header | End, None], messages)) as closed:
                 async for message in closed:
-                    await context.write(_wire(message))
-                    reader.moved()
+                    data = _wire(message)
+                    await context.write(data)
+                    reader.moved(len(data))
                     if moves and self._readers.leaving and isinstance(message, bytes):
                         await context.write(_wire(End(reason=EndReason.MOVED)))
                         return
@@ -205,7 +207,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
                 end = min(start + _HTTP_BYTES, reply.end)
                 views = (await source.reading.at(start, end)).views(start, end)
                 await context.write(http_body(kind, list(views)))
-                reader.moved()
+                reader.moved(end - start)
 
     async def _manifest(self, media: TitleMedia, file: str) -> tuple[str, str]:
         name, _, suffix = file.rpartition(".")

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-from services.playback.errors import NotEntitled, ProfileNotFound, TitleNotFound, TitleNotPlayable
+from services.playback.errors import (
+    NotAtAnEdge,
+    NotEntitled,
+    ProfileNotFound,
+    TitleNotFound,
+    TitleNotPlayable,
+)
 from services.playback.leases import Leases
 from services.playback.model import Lease, TitleMedia, resume_ns
 from services.playback.titles import Titles
@@ -58,6 +64,13 @@ class Positions(Protocol):
         """Where a profile stopped last; None when it has not begun."""
 
 
+class Routes(Protocol):
+    """The edges."""
+
+    async def route(self, title: str) -> list[str]:
+        """Addresses of edges for one more viewer of a title, best first; may be empty, never fails."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Started:
     """A started playback."""
@@ -65,6 +78,8 @@ class Started:
     lease: Lease
     resume_ns: int
     media: TitleMedia
+    #: Addresses of edges to stream from, best first.
+    edges: list[str]
 
 
 class Resume:
@@ -97,16 +112,21 @@ class StartPlayback:
         resume: Resume,
         titles: Titles,
         leases: Leases,
+        routes: Routes | None,
         clock: Clock,
         staff_streams: int,
     ) -> None:
-        """`staff_streams` is the limit of publishers and operators, who need no plan."""
+        """`staff_streams` is the limit of publishers and operators, who need no plan.
+
+        Without `routes` this node is itself an edge, and starts nothing.
+        """
         self._entitlements = entitlements
         self._rights = rights
         self._profiles = profiles
         self._resume = resume
         self._titles = titles
         self._leases = leases
+        self._routes = routes
         self._clock = clock
         self._staff_streams = staff_streams
 
@@ -116,8 +136,10 @@ class StartPlayback:
         """`region` is where the caller is, empty when not known.
 
         Raises `NotYours`, `ProfileNotFound`, `TitleNotFound`, `TitleNotPlayable`, `NotEntitled`,
-        `ConcurrentStreamLimit`, `TitleOutsideRegion`, `TitleNotYet`, `TitleExpired`.
+        `ConcurrentStreamLimit`, `TitleOutsideRegion`, `TitleNotYet`, `TitleExpired`, `NotAtAnEdge`.
         """
+        if self._routes is None:
+            raise NotAtAnEdge()
         if not (caller.owns(profile) or caller.is_service):
             raise NotYours(profile)
         user = profile.partition("/profiles/")[0]
@@ -143,7 +165,9 @@ class StartPlayback:
             self._leases.take(lease, limit, request_id), self._resume.offset_ns(profile, media)
         )
         taken = replace(taken, job=media.job, title_duration_ns=media.duration_ns)
-        return Started(lease=taken, resume_ns=offset_ns, media=media)
+        # Only now: a start that was refused is no viewer of an edge.
+        edges = await self._routes.route(title)
+        return Started(lease=taken, resume_ns=offset_ns, media=media, edges=edges)
 
     async def _limit(self, caller: Principal, user: str) -> int:
         if caller.has_role(PUBLISHER) and not caller.is_service:

@@ -205,6 +205,19 @@ class Settings(BaseSettings):
     edge_dir: Path | None = Field(
         default=None, description="Folder of those segments; default: `edge` in the data folder."
     )
+    edge_address: str = Field(
+        default="",
+        pattern="^(https?://[A-Za-z0-9.-]{1,200}:[0-9]{1,5})?$",
+        description="Where native clients reach this edge: viewers are sent there; empty: nobody is.",
+        examples=["https://edge-1.example.org:9443"],
+    )
+    edge_streams: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Playbacks this edge is built for: no more are sent to it, and titles go to it in "
+        "proportion.",
+    )
     unary_deadline_s: float = Field(
         default=30.0,
         gt=0,

@@ -281,9 +281,9 @@ class Taken:
         self.count = 0
         moved = readers.Reader.moved
 
-        def counted(reader: readers.Reader) -> None:
+        def counted(reader: readers.Reader, size_bytes: int) -> None:
             self.count += 1
-            moved(reader)
+            moved(reader, size_bytes)
 
         monkeypatch.setattr(readers.Reader, "moved", counted)
 

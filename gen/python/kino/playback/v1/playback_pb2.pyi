@@ -66,6 +66,7 @@ class StartPlaybackResponse(_message.Message):
     CHOICE_FIELD_NUMBER: _builtins.int
     HLS_PATH_FIELD_NUMBER: _builtins.int
     DASH_PATH_FIELD_NUMBER: _builtins.int
+    EDGE_ADDRESSES_FIELD_NUMBER: _builtins.int
     hls_path: _builtins.str
     """Address of the HLS manifest, relative to the gateway."""
     dash_path: _builtins.str
@@ -82,6 +83,13 @@ class StartPlaybackResponse(_message.Message):
     def choice(self) -> _resources_pb2.StreamChoice:
         """What can be played."""
 
+    @_builtins.property
+    def edge_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses (`https://host:port`) at which a native client should call `Play` and `ReadSegments`, best first, at most
+        three: the edge that keeps this title, then those to go on at with the next byte when one fails or goes down. The lease's
+        token is the only credential they need. When all failed, or there are none, it is the gateway that answered this.
+        """
+
     def __init__(
         self,
         *,
@@ -90,10 +98,11 @@ class StartPlaybackResponse(_message.Message):
         choice: _resources_pb2.StreamChoice | None = ...,
         hls_path: _builtins.str = ...,
         dash_path: _builtins.str = ...,
+        edge_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "lease", b"lease", "resume_offset", b"resume_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "dash_path", b"dash_path", "hls_path", b"hls_path", "lease", b"lease", "resume_offset", b"resume_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "dash_path", b"dash_path", "edge_addresses", b"edge_addresses", "hls_path", b"hls_path", "lease", b"lease", "resume_offset", b"resume_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,6 +95,15 @@ export declare type StartPlaybackResponse = Message<"kino.playback.v1.StartPlayb
    * @generated from field: string dash_path = 5;
    */
   dashPath: string;
+
+  /**
+   * Addresses (`https://host:port`) at which a native client should call `Play` and `ReadSegments`, best first, at most
+   * three: the edge that keeps this title, then those to go on at with the next byte when one fails or goes down. The lease's
+   * token is the only credential they need. When all failed, or there are none, it is the gateway that answered this.
+   *
+   * @generated from field: repeated string edge_addresses = 6;
+   */
+  edgeAddresses: string[];
 };
 
 /**
