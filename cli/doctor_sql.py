@@ -45,7 +45,7 @@ async def examine_sql(settings: Settings) -> list[Finding]:
     }
     databases = {
         name: url
-        for name in _services_with_database()
+        for name in services_with_database()
         if name not in elsewhere
         and (url := make_url(settings.database_url(name))).get_backend_name() == "postgresql"
     }
@@ -57,7 +57,8 @@ async def examine_sql(settings: Settings) -> list[Finding]:
     return [finding for findings in found for finding in findings]
 
 
-def _services_with_database() -> Iterator[str]:
+def services_with_database() -> Iterator[str]:
+    """Services that keep a database."""
     for name in SERVICES:
         try:
             migrations.folder_of(f"services.{name}")
@@ -69,7 +70,7 @@ def _services_with_database() -> Iterator[str]:
 def _server(url: URL, synchronous: bool) -> list[Finding]:
     where = f"PostgreSQL at {_hosts(url)}"
     try:
-        with _connected(url) as connection:
+        with connected(url) as connection:
             before_s = time.time()
             said = connection.execute(_SERVER).one()
             ours_s = (before_s + time.time()) / 2
@@ -134,7 +135,7 @@ def _clock(where: str, ahead_s: float) -> Finding:
 def _database(service: str, url: URL) -> list[Finding]:
     check, name = f"sql {service}", f"The database {url.database} at {_hosts(url)}"
     try:
-        with _connected(url) as connection:
+        with connected(url) as connection:
             may_make_tables = connection.execute(_RIGHTS).scalar()
             user = connection.execute(text("SELECT current_user")).scalar()
             current = migrations.current_revision(connection)
@@ -169,7 +170,8 @@ def _schema(check: str, name: str, service: str, current: str | None) -> Finding
     )
 
 
-def _connected(url: URL) -> Connection:
+def connected(url: URL) -> Connection:
+    """A connection for a look; `SQLAlchemyError` soon where there is none."""
     options = {} if "connect_timeout" in url.query else {"connect_timeout": _PATIENCE_S}
     return create_engine(url, poolclass=NullPool, connect_args=options).connect()
 

@@ -362,6 +362,15 @@ def _info(key: str, file: Path) -> ObjectInfo:
     return ObjectInfo(key=key, size_bytes=found.st_size, create_time=created, sha256=file.name)
 
 
+def contents(root: Path) -> Iterator[tuple[str, int]]:
+    """Every object's key and size in bytes, read without opening the store, which would sweep it."""
+    for folder, _, names in os.walk(root):
+        if folder.endswith(_SUFFIX) and names:
+            with suppress(FileNotFoundError):
+                key = str(Path(folder).relative_to(root)).removesuffix(_SUFFIX)
+                yield key, (Path(folder) / names[0]).stat().st_size
+
+
 @contextmanager
 def _durable(path: Path) -> Iterator[None]:
     """Put to disk what is done inside to the folder `path`, even if another then removes it as empty."""

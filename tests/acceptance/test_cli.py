@@ -25,6 +25,7 @@ WITH_EXAMPLE = (
     "search",
     "demo",
     "doctor",
+    "doctor disk",
     "plan",
     "bench",
     "users role",
@@ -41,7 +42,7 @@ def all_commands() -> dict[str, Any]:
         for name, command in group.commands.items():
             if isinstance(command, typer.core.TyperGroup):
                 groups.append((f"{prefix}{name} ", command))
-            else:
+            if not isinstance(command, typer.core.TyperGroup) or command.invoke_without_command:
                 found[f"{prefix}{name}"] = command
     return found
 
