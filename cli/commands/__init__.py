@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
         billing,
         demo,
         doctor,
+        edge,
         ingest,
         jobs,
         library,
@@ -23,5 +24,19 @@ def register(app: typer.Typer) -> None:
         suite,
     )
 
-    for module in (suite, account, ingest, play, library, series, billing, jobs, demo, doctor, plan, bench):
+    for module in (
+        suite,
+        account,
+        ingest,
+        play,
+        library,
+        series,
+        billing,
+        jobs,
+        edge,
+        demo,
+        doctor,
+        plan,
+        bench,
+    ):
         module.register(app)

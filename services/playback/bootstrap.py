@@ -26,6 +26,7 @@ from services.playback.leases import Leases
 from services.playback.player import Player
 from services.playback.readers import Readers
 from services.playback.rpc import SERVICE, PlaybackServicer, register
+from services.playback.rpc_edge import EDGE_SERVICE, EdgeServicer, register_edge
 from services.playback.rpc_edges import SERVICE as EDGES_SERVICE
 from services.playback.rpc_edges import EdgeRegistryServicer, RemoteLeases, RemoteRegistry
 from services.playback.store import LeaseStore
@@ -138,8 +139,11 @@ async def build(ctx: Context) -> ServiceApp:
     )
     edges = books.edges
 
+    explains = EdgeServicer(edge=edge, cache=cache, titles=titles, clock=ctx.clock)
+
     def add(server: grpc.aio.Server) -> None:
         register(servicer, server)
+        register_edge(explains, server)
         if edges is not None:
             registry = EdgeRegistryServicer(edges, books.leases, ctx.clock)
             add_EdgeRegistryServiceServicer_to_server(registry, server)
@@ -159,7 +163,7 @@ async def build(ctx: Context) -> ServiceApp:
 
     return ServiceApp(
         name="playback",
-        grpc_services=[SERVICE, *([EDGES_SERVICE] if edges else [])],
+        grpc_services=[SERVICE, EDGE_SERVICE, *([EDGES_SERVICE] if edges else [])],
         register=add,
         dependencies=books.dependencies,
         background=[

@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import enum
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.playback.errors import SegmentCorrupt
 from services.playback.folder import File, Folder
 from services.playback.kept import Kept
+from services.playback.misses import Cause, Misses, Why
 from services.playback.placement import INIT, Item, Placement
 from services.runtime.clock import Clock
+from services.runtime.errors import KinoError
 from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
 
 _FORGET_EVERY_S = 3600.0
+#: How many of the kept are looked at to tell what the least is worth.
+_LOOKED_AT = 2000
 #: What was played since, a crash may forget.
 SAVE_EVERY_S = 60.0
 _PLAYS = "edge-plays.json"
@@ -46,6 +51,14 @@ class _Room:
     victims: Sequence[File] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """A rendition among all that plays are known of, 1 for the one worth most."""
+
+    rank: int
+    worth: float
+
+
 class Edge:
     """Reads objects from the disk where they are, else from the origin; keeps those worth it. A `Source`."""
 
@@ -55,6 +68,8 @@ class Edge:
         self._folder = Folder(folder)
         self._budget_bytes = budget_bytes
         self._clock = clock
+        #: Reads of the origin, and why they were needed.
+        self.misses = Misses()
         self._placement = Placement()
         self._kept: Kept[File] = Kept()
         self._writing: dict[Item, File] = {}
@@ -81,33 +96,55 @@ class Edge:
     async def read(self, key: str, sha256: bytes) -> bytes:
         """The object with that checksum. Raises `SegmentCorrupt`, and what the origin raises."""
         item = item_of(key)
+        data = await self._from_disk(item, sha256.hex())
+        if data is None:
+            data = await self._from_origin(item, key, sha256)
+            await self._keep(File(item, len(data), sha256.hex()), lambda: data)
+        return data
+
+    async def _from_disk(self, item: Item, sha256: str) -> bytes | None:
         file = self._kept.get(item)
-        if file is not None:
-            data = await asyncio.to_thread(self._folder.read, file, sha256.hex())
-            if data is not None:
-                self.disk_bytes += len(data)
-                return data
-            if item in self._kept:  # else it was displaced meanwhile
-                _log.error("a file of the edge is not what it was", key=key)
-                self._kept.remove(item)
-        data = await self._origin.get(key, checked=False)  # against the catalogue's, below
-        self.origin_bytes += len(data)
+        if file is None:
+            return None
+        data = await asyncio.to_thread(self._folder.read, file, sha256)
+        if data is not None:
+            self.disk_bytes += len(data)
+        elif item in self._kept:  # else it was displaced meanwhile
+            _log.error("a file of the edge is not what it was", file=file.name)
+            self._kept.remove(item)
+            self.misses.remember(item, Why(cause=Cause.DAMAGED, at_s=self._now_s()))
+        return data
+
+    async def _from_origin(self, item: Item, key: str, sha256: bytes) -> bytes:
+        # Its checksum is compared with the catalogue's, below.
+        data = await self._asked_origin(item, self._origin.get(key, checked=False))
         if (await asyncio.to_thread(hashlib.sha256, data)).digest() != sha256:
             _log.error("the origin's answer is truncated or wrong", key=key, size_bytes=len(data))
+            self.misses.failed(item, Why(cause=Cause.WRONG_ANSWER, at_s=self._now_s()), len(data))
             raise SegmentCorrupt()
-        await self._keep(File(item, len(data), sha256.hex()), lambda: data)
+        self.misses.count(item, len(data))
+        return data
+
+    async def _asked_origin(self, item: Item, answer: Awaitable[bytes]) -> bytes:
+        try:
+            data = await answer
+        except KinoError:
+            self.misses.failed(item, Why(cause=Cause.ORIGIN_FAILED, at_s=self._now_s()), 0)
+            raise
+        self.origin_bytes += len(data)
         return data
 
     async def part(self, key: str, start: int, length: int) -> bytes:
         """Some bytes of an object that was read before, not verified. Raises what the origin raises."""
-        file = self._kept.get(item_of(key))
+        item = item_of(key)
+        file = self._kept.get(item)
         if file is not None:
             data = await asyncio.to_thread(self._folder.part, file, start, length)
             if data:
                 self.disk_bytes += len(data)
                 return data
-        data = await self._origin.get(key, start, length)
-        self.origin_bytes += len(data)
+        data = await self._asked_origin(item, self._origin.get(key, start, length))
+        self.misses.count(item, len(data))
         return data
 
     def offer(self, key: str, size_bytes: int, sha256: bytes, data: Callable[[], bytes]) -> None:
@@ -139,15 +176,50 @@ class Edge:
         await asyncio.gather(*self._offered, return_exceptions=True)
         await self.save()
 
+    @property
+    def budget_bytes(self) -> int:
+        """What it may keep."""
+        return self._budget_bytes
+
+    @property
+    def kept_count(self) -> int:
+        """Segments on the disk, with init segments."""
+        return len(self._kept)
+
+    def keeps(self, item: Item) -> bool:
+        """Whether it is on the disk."""
+        return item in self._kept
+
+    def kept_of(self, group: str) -> Sequence[File]:
+        """What is on the disk of a rendition."""
+        return [file for file in self._kept.files() if file.item.group == group]
+
+    def worth(self, item: Item) -> float:
+        """See `Placement.worth`."""
+        return self._placement.worth(item, self._now_s())
+
+    def least_worth(self) -> float:
+        """Worth of the least of a sample of what may go; 0 while nothing may."""
+        now_s = self._now_s()
+        some = itertools.islice(self._kept.loose, _LOOKED_AT)
+        return min((self._placement.worth(item, now_s) for item in some), default=0.0)
+
+    def ranks(self) -> dict[str, Rank]:
+        """The renditions that plays are known of, by their group; the most watched first."""
+        ranked = sorted(self._placement.worths(self._now_s()).items(), key=lambda one: -one[1])
+        return {group: Rank(rank=at, worth=worth) for at, (group, worth) in enumerate(ranked, 1)}
+
     async def _keep(self, file: File, data: Callable[[], bytes]) -> Verdict:
         room = self._room_for(file)
         if room.verdict is not Verdict.KEPT:
             return room.verdict
+        self.misses.forget(file.item)
         try:
             await asyncio.to_thread(self._write, file, data, room.victims)
         except OSError as error:
             # A full or broken disk costs speed, not playback.
             _log.error("the edge's disk refuses", problem=str(error))
+            self.misses.remember(file.item, Why(cause=Cause.DISK_FAILED, at_s=self._now_s()))
             return Verdict.DISK_FAILED
         finally:
             del self._writing[file.item]
@@ -158,18 +230,26 @@ class Edge:
         """Whether an object is worth its room, and what has to go for it. Books both at once."""
         if file.item in self._kept or file.item in self._writing:
             return _Room(verdict=Verdict.HERE)
-        if file.size_bytes > self._budget_bytes:
-            return _Room(verdict=Verdict.TOO_BIG)
         now_s, victims = self._now_s(), list[File]()
+        if file.size_bytes > self._budget_bytes:
+            self.misses.remember(file.item, Why(cause=Cause.TOO_BIG, at_s=now_s))
+            return _Room(verdict=Verdict.TOO_BIG)
         while self.kept_bytes + file.size_bytes > self._budget_bytes:
             loose = self._kept.loose
             victim = self._placement.victim(loose, now_s) if loose else None
             if victim is None or not self._placement.displaces(file.item, victim, now_s):
                 self._kept.restore(victims)
+                self.misses.remember(file.item, self._why(Cause.NOT_WORTH, victim))
                 return _Room(verdict=Verdict.NOT_WORTH)
             victims.append(self._kept.remove(victim))
+        for file_out in victims:
+            self.misses.remember(file_out.item, self._why(Cause.DISPLACED, file.item))
         self._writing[file.item] = file
         return _Room(verdict=Verdict.KEPT, victims=victims)
+
+    def _why(self, cause: Cause, other: Item | None) -> Why:
+        worth = self.worth(other) if other else 0.0
+        return Why(cause=cause, at_s=self._now_s(), other=other, other_worth=worth)
 
     def _write(self, file: File, data: Callable[[], bytes], victims: Sequence[File]) -> None:
         for victim in victims:

@@ -157,6 +157,12 @@ class BytesOutOfRange(OutOfRange):
     fields = ("offset_bytes", "size_bytes")
 
 
+class EdgeWithoutDisk(FailedPrecondition):
+    """This node keeps nothing on a disk: set edge_disk_bytes, or run it as `kino serve edge`."""
+
+    reason = "EDGE_WITHOUT_DISK"
+
+
 class SegmentCorrupt(KinoError):
     """Stored media does not have the checksum it was published with; it was not sent."""
 

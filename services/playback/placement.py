@@ -99,6 +99,10 @@ class Placement:
                 value += ON_THE_WAY * part.short.now(now_s, SHORT_S)
         return value
 
+    def worths(self, now_s: float) -> dict[str, float]:
+        """What each rendition's best watched part is worth."""
+        return {group: self.worth(Item(group, INIT), now_s) for group in self._parts}
+
     def victim(self, kept: Sequence[Item], now_s: float) -> Item:
         """One of the least worth of those kept, which must not be empty."""
         some = kept if len(kept) <= SAMPLE else self._random.choices(kept, k=SAMPLE)

@@ -59,6 +59,7 @@ def test_there_are_the_commands_of_the_design() -> None:
         "history",
         "billing",
         "jobs",
+        "edge",
         "plan",
         "bench",
         "doctor",

@@ -1,0 +1,112 @@
+"""`kino edge`: what a node keeps on its disk, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Annotated
+
+import typer
+
+from cli.client import connect
+from cli.main import State, run
+from cli.output import Output
+from kino.playback.v1 import edge_pb2 as pb
+from kino.playback.v1.edge_pb2_grpc import EdgeServiceStub
+
+_CAUSES = {
+    pb.MISS_CAUSE_FIRST_ASK: "first ask",
+    pb.MISS_CAUSE_NOT_WORTH: "not worth its room",
+    pb.MISS_CAUSE_DISPLACED: "displaced",
+    pb.MISS_CAUSE_TOO_BIG: "larger than the budget",
+    pb.MISS_CAUSE_DAMAGED: "damaged on the disk",
+    pb.MISS_CAUSE_DISK_FAILED: "refused by the disk",
+    pb.MISS_CAUSE_ORIGIN_FAILED: "origin failed",
+    pb.MISS_CAUSE_WRONG_ANSWER: "origin's answer was wrong",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    edge = typer.Typer(
+        no_args_is_help=True,
+        help="What a node keeps on its disk, and why. Asks the node that --url leads to.",
+    )
+    edge.command()(explain)
+    app.add_typer(edge, name="edge")
+
+
+def explain(
+    context: typer.Context,
+    title: Annotated[str, typer.Argument(help="`titles/…`")],
+    rendition: Annotated[str, typer.Option(help="Only this rendition.")] = "",
+    segment: Annotated[
+        int | None, typer.Option(min=-1, help="A segment of it; -1 is its init segment.")
+    ] = None,
+) -> None:
+    """Explain what the edge keeps of a title, and why not the rest.
+
+    \b
+    kino edge explain titles/…
+    kino edge explain titles/… --rendition h264-720 --segment 12
+    """
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            request = pb.ExplainRequest(title=title, rendition_id=rendition, segment_number=segment)
+            answer = await kino.stub(EdgeServiceStub).Explain(request)
+            if state.output.as_json:
+                state.output.messages([answer], (), ())
+                return
+            _show(state.output, answer)
+
+    run(work)
+
+
+def _show(output: Output, answer: pb.ExplainResponse) -> None:
+    output.table(
+        ("rendition", "rank", "worth", "segments kept", "bytes"),
+        [
+            (one.rendition_id, _rank(one), f"{one.worth:.2f}", one.kept_count, f"{one.kept_bytes:,}")
+            for one in answer.renditions
+        ],
+    )
+    if answer.HasField("segment"):
+        output.say(why(answer.segment, answer.edge))
+    show_state(output, answer.edge)
+
+
+def _rank(one: pb.RenditionPlacement) -> str:
+    return f"{one.rank} of {one.ranked_count}" if one.rank else "not played"
+
+
+def show_state(output: Output, edge: pb.EdgeState) -> None:
+    """The node, and its misses."""
+    since = f"{edge.start_time.ToDatetime(UTC):%Y-%m-%d %H:%M} UTC"
+    output.say(
+        f"{edge.node} keeps {edge.kept_count} segments, {edge.kept_bytes:,} of {edge.budget_bytes:,} bytes; "
+        f"the least is worth {edge.least_worth:.2f}. Reads of the origin since {since}, by their cause:"
+    )
+    output.table(
+        ("cause", "reads", "bytes"),
+        [(_CAUSES[one.cause], one.count, f"{one.size_bytes:,}") for one in edge.misses],
+    )
+
+
+def why(placed: pb.SegmentPlacement, edge: pb.EdgeState) -> str:
+    """A sentence about a segment."""
+    name = f"Segment {placed.segment.number} of {placed.segment.rendition_id}, worth {placed.worth:.2f},"
+    memory = " It is in memory." if placed.in_memory else ""
+    if placed.kept:
+        return f"{name} is on the disk.{memory}"
+    if not placed.cause:
+        return f"{name} is not on the disk: this node was never asked for it.{memory}"
+    other = f"{placed.other.title} {placed.other.rendition_id} {placed.other.number}"
+    causes = {
+        **_CAUSES,
+        pb.MISS_CAUSE_NOT_WORTH: f"the least of what it might displace, {other}, was worth "
+        f"{placed.other_worth:.2f}",
+        pb.MISS_CAUSE_DISPLACED: f"it gave way to {other}, worth {placed.other_worth:.2f}",
+    }
+    when = f"{placed.cause_time.ToDatetime(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{name} is not on the disk: {causes[placed.cause]} ({when}).{memory}"
