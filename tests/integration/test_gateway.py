@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
 import grpc
@@ -121,10 +123,41 @@ async def test_calls_and_errors_are_json_for_those_who_ask_in_json(stack: Stack)
 
 
 async def test_an_address_that_is_nothing_says_so(stack: Stack) -> None:
-    status, _, body = await asyncio.to_thread(fetch, f"{stack.url}/v2/what")
-    assert (status, b"nothing at this address" in body) == (404, True)
+    for path in ("/v2/what", "/v1/what", "/kino.identity.v2.IdentityService/GetUser"):
+        status, _, body = await asyncio.to_thread(fetch, f"{stack.url}{path}")
+        assert (status, b"nothing at this address" in body) == (404, True)
     status, _, _ = await asyncio.to_thread(fetch, f"{stack.url}/v1/users/%2e%2e%2fkeys")
     assert status == 400
+
+
+def ask(url: str, method: str, path: str, headers: dict[str, str]) -> tuple[int, Message]:
+    """The status and the headers of an answer."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.msg
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [("http://localhost:3000", "http://localhost:3000"), ("https://elsewhere.example", None)],
+)
+async def test_only_pages_of_allowed_origins_read_answers_of_the_json_side(
+    stack: Stack, origin: str, allowed: str | None
+) -> None:
+    page = {"origin": origin}
+    for path in ("/v1/users/me", "/v1/nothing"):
+        _, got = await asyncio.to_thread(ask, stack.url, "GET", path, page)
+        assert (got["access-control-allow-origin"], got["vary"]) == (allowed, "origin")
+    asking = page | {
+        "access-control-request-method": "GET",
+        "access-control-request-headers": "authorization,range",
+    }
+    status, got = await asyncio.to_thread(ask, stack.url, "OPTIONS", "/v1/users/me", asking)
+    assert (status == 200, got["access-control-allow-origin"]) == (allowed is not None, allowed)
 
 
 async def test_a_service_without_endpoints_is_unavailable_and_others_go_on(stack: Stack) -> None:
