@@ -13,7 +13,6 @@ from services.playback.chunks import (
     CUT_BYTES,
     FIRST_BYTES,
     SMALL_BYTES,
-    TRIED_BYTES,
     Chunks,
     Ramp,
     Track,
@@ -92,8 +91,8 @@ def test_cuts_tile_every_segment_and_never_cross_a_fixed_cut(
 
 def test_messages_grow_until_they_are_the_shared_cuts() -> None:
     ends = [end for _, end in cuts(Ramp(), 0, 4 * CUT_BYTES)]
-    small = list(range(SMALL_BYTES, TRIED_BYTES + 1, SMALL_BYTES))
-    assert ends == [FIRST_BYTES, *small, CUT_BYTES, 2 * CUT_BYTES, 3 * CUT_BYTES, 4 * CUT_BYTES]
+    small = list(range(SMALL_BYTES, CUT_BYTES + 1, SMALL_BYTES))
+    assert ends == [FIRST_BYTES, *small, 2 * CUT_BYTES, 3 * CUT_BYTES, 4 * CUT_BYTES]
 
 
 def test_a_slow_reader_gets_small_messages_until_it_is_fast() -> None:
