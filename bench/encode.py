@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from bench import encode_apple, encode_suite
+from bench import encode_apple, encode_shaka, encode_suite
 from bench.encode_clips import CLIPS, Cpu, Prepared, joined, prepared, run_plain, rungs_of
 from bench.report import Report, Row, conditions
 from services.encoder.ffmpeg import FfmpegEngine
@@ -129,12 +129,20 @@ async def _playable_part(plan: Plan) -> Found:
     }
 
 
+async def _shaka_part(plan: Plan) -> Found:
+    return await encode_shaka.measure(plan.folder, plan.rounds, plan.quick), {
+        "shaka": "Shaka Streamer takes mean rates, those that our rungs come to, and the preset slow; once "
+        "more with fast, ours. All processes of the suite count, analysis and small pictures too",
+    }
+
+
 #: What can be asked for alone.
 PARTS: Mapping[str, Callable[[Plan], Awaitable[Found]]] = {
     "chunks": _chunks_part,
     "suite": _suite_part,
     "playable": _playable_part,
     "apple": _apple_part,
+    "shaka": _shaka_part,
 }
 
 

@@ -79,7 +79,7 @@ async def compare(film: Prepared) -> Compared | None:
         return None
     sizes = rungs_of(plan_ladder(film.found.report, ("h264",)))[VideoCodec.H264]
     trial = await try_ladder(film.path, film.excerpts, film.clock, sizes, _TRIAL_CRFS, film.picture)
-    points = [
+    tried = [
         TrialPoint(
             rendition_id=point.rendition_id,
             crf=point.crf,
@@ -88,12 +88,12 @@ async def compare(film: Prepared) -> Compared | None:
         )
         for point in trial.points
     ]
-    ladder = plan_ladder(film.found.report, ("h264", "av1"), points, trial.problem, av1_height=None)
-    theirs = await _points(film, apple, await _encoded(film, apple), sizes[0])
+    ladder = plan_ladder(film.found.report, ("h264", "av1"), tried, trial.problem, av1_height=None)
+    theirs = await points(film, apple, await _encoded(film, apple), sizes[0])
     ours = {}
     for codec, rungs in rungs_of(ladder).items():
         parts = [await film.encode(FfmpegEngine(), chunk, rungs, codec) for chunk in film.chunks]
-        ours[codec] = await _points(film, rungs, joined(parts), sizes[0])
+        ours[codec] = await points(film, rungs, joined(parts), sizes[0])
     print(f"{film.name}: {ladder.reason}", file=sys.stderr)
     return Compared(
         name=film.name,
@@ -131,9 +131,10 @@ async def _encoded(film: Prepared, rungs: Sequence[VideoRung]) -> list[bytes]:
     return await run_plain(argv, len(rungs))
 
 
-async def _points(
+async def points(
     film: Prepared, rungs: Sequence[VideoRung], streams: Sequence[bytes], screen: VideoRung
 ) -> list[Point]:
+    """What rungs of a film come to, shown at the size of `screen`."""
     # One after the other: many in one graph hold too many pictures at once.
     found = []
     for rung, stream in zip(rungs, streams, strict=True):

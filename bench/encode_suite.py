@@ -32,27 +32,35 @@ from services.encoder.model import VideoCodec
 from services.preprocessor.ladder import plan_ladder
 from tests.support.encoding import transform
 
-_WORKERS = 2
+WORKERS = 2
 #: Of H.264, nothing measured.
-_FIXED = {"KINO_ENCODE_QUALITY": "false", "KINO_VIDEO_CODECS": '["h264"]'}
+FIXED = {"KINO_ENCODE_QUALITY": "false", "KINO_VIDEO_CODECS": '["h264"]'}
 #: As low as the suite's encoders get.
-_NICE = ("nice", "-n", "19")
+NICE = ("nice", "-n", "19")
 #: Shorter than what is tried before it is encoded: the ladder is the fixed one.
 _FIXED_FILMS = {"pedestrians (live action)": (1, 110), "big buck bunny 480p": (3, 110)}
 _PLAYABLE_SECONDS = (30, 120, 480)
 _PLAYABLE_FILM = "big buck bunny 480p"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a film cost, from its job's start to its end."""
+
+    wall_s: float
+    #: From the first encode's start to the last one's end.
+    encodes_wall_s: float
+    #: Processor seconds of the services' own process, of the encoders with all they ran, and of everything.
+    services_s: float
+    encoders_s: float
+    whole_s: float
+
+
 @dataclass(kw_only=True)
 class Fixed:
     """A film in the fixed ladder, by both; the lists by round."""
 
-    suite_s: list[float] = field(default_factory=list)
-    #: The share of it that isn't the encoders'.
-    services_s: list[float] = field(default_factory=list)
-    suite_wall_s: list[float] = field(default_factory=list)
-    #: From the first encode's start to the last one's end.
-    encodes_wall_s: list[float] = field(default_factory=list)
+    suite: list[Cost] = field(default_factory=list)
     plain_s: list[float] = field(default_factory=list)
     plain_wall_s: list[float] = field(default_factory=list)
 
@@ -73,7 +81,8 @@ class Playable:
 
 
 @asynccontextmanager
-async def _operator(suite: SuiteProcess, folder: Path) -> AsyncIterator[Kino]:
+async def operator(suite: SuiteProcess, folder: Path) -> AsyncIterator[Kino]:
+    """A connection as the first operator of a new suite."""
     async with connect(suite.url, CredentialFile(folder / f"{suite.data_dir.name}.json")) as kino:
         claim = identity_pb2.ClaimOperatorRequest(
             claim_token=suite.claim_token or "",
@@ -93,24 +102,26 @@ async def fixed_ladder(folder: Path, rounds: int, quick: bool) -> list[Row]:
             again, seconds = _FIXED_FILMS[clip.name]
             films.append(await prepared(replace(clip, again=again, seconds=seconds), folder, quick))
     found = [Fixed() for _ in films]
-    with running_suite(folder / "fixed", workers=_WORKERS, env=_FIXED) as suite:
-        async with _operator(suite, folder) as kino:
+    with running_suite(folder / "fixed", workers=WORKERS, env=FIXED) as suite:
+        async with operator(suite, folder) as kino:
             for film, result in zip(films, found, strict=True):
                 for _ in range(rounds):
                     await _plain(film, result)
-                    await _suite(film, kino, suite, result)
+                    result.suite.append(await through_suite(film, kino, suite))
     return list(_fixed_rows(found))
 
 
 def _fixed_rows(found: Sequence[Fixed]) -> Iterator[Row]:
-    for name, ours, goal in (
-        ("scheduler and encoders, processor seconds", [one.suite_s for one in found], "<=1.05"),
-        ("of which the services' process", [one.services_s for one in found], None),
-    ):
-        yield _against(name, ours, [one.plain_s for one in found], goal)
-    walls = [one.plain_wall_s for one in found]
-    yield _against("2 workers, from job to complete", [one.suite_wall_s for one in found], walls, "<=1.05")
-    yield _against("2 workers, from first to last encode", [one.encodes_wall_s for one in found], walls, None)
+    both = [[cost.services_s + cost.encoders_s for cost in one.suite] for one in found]
+    services = [[cost.services_s for cost in one.suite] for one in found]
+    plain = [one.plain_s for one in found]
+    yield _against("scheduler and encoders, processor seconds", both, plain, "<=1.05")
+    yield _against("of which the services' process", services, plain, None)
+    whole = [[cost.wall_s for cost in one.suite] for one in found]
+    encodes = [[cost.encodes_wall_s for cost in one.suite] for one in found]
+    plain = [one.plain_wall_s for one in found]
+    yield _against("2 workers, from job to complete", whole, plain, "<=1.05")
+    yield _against("2 workers, from first to last encode", encodes, plain, None)
 
 
 def _seconds(moment: Timestamp) -> float:
@@ -140,39 +151,46 @@ async def _plain(film: Prepared, result: Fixed) -> None:
         while option in argv:
             del argv[(at := argv.index(option)) : at + 2]
     cpu, begun = Cpu(), time.monotonic()
-    await run_plain([*_NICE, *argv], len(rungs))
+    await run_plain([*NICE, *argv], len(rungs))
     result.plain_wall_s.append(time.monotonic() - begun)
     result.plain_s.append(cpu.children_s)
 
 
-async def _suite(film: Prepared, kino: Kino, suite: SuiteProcess, result: Fixed) -> None:
+async def through_suite(film: Prepared, kino: Kino, suite: SuiteProcess) -> Cost:
+    """Upload a film and wait until it is complete."""
     uploaded = await upload(
         kino, film.path, title=catalog.Title(display_name=film.name), progress=lambda sent, size: None
     )
-    before = _costs(suite)
+    before = _spent(suite)
     job = await watch_job(kino, uploaded.job, Mute())
-    after = _costs(suite)
+    services, encoders, whole = (now - then for now, then in zip(_spent(suite), before, strict=True))
     ensure_succeeded(job)
-    costs = {name: after[name] - before[name] for name in after}
-    result.suite_s.append(sum(costs.values()))
-    result.services_s.append(costs["services"])
-    result.suite_wall_s.append(_seconds(job.end_time) - _seconds(job.create_time))
     encodes = await _encodes(kino, job.name)
-    result.encodes_wall_s.append(
-        max(_seconds(one.end_time) for one in encodes) - min(_seconds(one.start_time) for one in encodes)
+    first, last = (
+        min(_seconds(one.start_time) for one in encodes),
+        max(_seconds(one.end_time) for one in encodes),
+    )
+    return Cost(
+        wall_s=_seconds(job.end_time) - _seconds(job.create_time),
+        encodes_wall_s=last - first,
+        services_s=services,
+        encoders_s=encoders,
+        whole_s=whole,
     )
 
 
-def _costs(suite: SuiteProcess) -> dict[str, float]:
-    """Processor seconds so far of the services' own process, and of the encoders with all that they ran."""
-    services = encoders = 0.0
+def _spent(suite: SuiteProcess) -> tuple[float, float, float]:
+    """Processor seconds so far: the services' own process, the encoders with all they ran, everything."""
+    services = encoders = whole = 0.0
     for process in suite.tree():
         words, times = process.cmdline(), process.cpu_times()
+        own, ended = times.user + times.system, times.children_user + times.children_system
+        whole += own + ended
         if "up" in words:
-            services += times.user + times.system
+            services += own
         elif "encoder" in words:
-            encoders += times.user + times.system + times.children_user + times.children_system
-    return {"services": services, "encoders": encoders}
+            encoders += own + ended
+    return services, encoders, whole
 
 
 async def _encodes(kino: Kino, job: str) -> list[scheduler.Attempt]:
@@ -187,8 +205,8 @@ async def playable(folder: Path, quick: bool) -> list[Row]:
     """Films of some lengths in the default configuration, each cancelled once it plays."""
     (clip,) = [clip for clip in CLIPS if clip.name == _PLAYABLE_FILM]
     found = []
-    with running_suite(folder / "playable", workers=_WORKERS) as suite:
-        async with _operator(suite, folder) as kino:
+    with running_suite(folder / "playable", workers=WORKERS) as suite:
+        async with operator(suite, folder) as kino:
             for seconds in _PLAYABLE_SECONDS[:2] if quick else _PLAYABLE_SECONDS:
                 film = folder / f"{seconds}.mp4"
                 again = ["-stream_loop", str(seconds // 30 - 1)]

@@ -14,7 +14,7 @@ def test_parts_and_a_quick_run_reach_a_benchmark_that_has_them() -> None:
 
 
 def test_an_unknown_part_names_those_there_are() -> None:
-    with pytest.raises(typer.BadParameter, match="there are: chunks, suite, playable, apple"):
+    with pytest.raises(typer.BadParameter, match="there are: chunks, suite, playable, apple, shaka"):
         options("encode", encode, rounds=None, parts=["sound"], quick=False)
 
 
