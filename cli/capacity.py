@@ -6,7 +6,7 @@ Decimal units throughout (1 TB = 10^12 bytes, 1 Mb/s = 10^6 bits a second), as n
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -132,17 +132,17 @@ def break_even_hours(*, encode_usd: float, saved_share: float, mbps: float, edge
     return encode_usd / (saved_share * hours_gb(1, mbps) * edge_per_gb)
 
 
-def read_prices(path: Path) -> tuple[str, dict[str, Price]]:
+def read_prices(path: Path, names: Sequence[str] = _PRICES) -> tuple[str, dict[str, Price]]:
     """The date and the prices of a file. Raises `InvalidArgument` that names what is wrong."""
     try:
         values = tomllib.loads(path.read_text())
         prices = {
             name: Price(value=float(values[name]["value"]), source=str(values[name]["source"]))
-            for name in _PRICES
+            for name in names
         }
         return str(values["as_of"]), prices
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        problem = f"{path} can't be used: {error}. It needs as_of and {', '.join(_PRICES)}."
+        problem = f"{path} can't be used: {error}. It needs as_of and {', '.join(names)}."
         raise InvalidArgument("prices", problem) from None
 
 

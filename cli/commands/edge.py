@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.client import connect
+from cli.edge_cost import Traffic
 from cli.main import State, run
 from cli.output import Output
 from kino.playback.v1 import edge_pb2 as pb
@@ -31,7 +34,8 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="What a node keeps on its disk, and why. Asks the node that --url leads to.",
     )
-    edge.command()(explain)
+    for command in (explain, cost):
+        edge.command()(command)
     app.add_typer(edge, name="edge")
 
 
@@ -61,6 +65,59 @@ def explain(
             _show(state.output, answer)
 
     run(work)
+
+
+def cost(
+    context: typer.Context,
+    prices: Annotated[Path | None, typer.Option(help="Prices to use; default: those that ship.")] = None,
+) -> None:
+    """Tell what came from memory, disk and origin since the node started, and what that cost.
+
+    \b
+    kino edge cost
+    kino --url https://edge-1.example.org:9443 --json edge cost --prices mine.toml
+    """
+    from cli.capacity import read_prices
+    from cli.edge_cost import PRICES, lines
+    from cli.gateway import packaged
+
+    state: State = context.obj
+    as_of, known = read_prices(prices or packaged("cli/data/prices.toml"), PRICES)
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            answer = await kino.stub(EdgeServiceStub).GetTraffic(pb.GetTrafficRequest())
+            found = lines(_traffic(answer), known)
+            sources = {name: {"usd": price.value, "source": price.source} for name, price in known.items()}
+            if state.output.as_json:
+                report = {"node": answer.edge.node, "lines": [asdict(line) for line in found]}
+                state.output.json({"prices_as_of": as_of, "prices": sources, **report})
+                return
+            rows = [
+                (one.name, f"{one.size_bytes:,}", f"{one.share:.1%}", f"{one.cost_usd:.4f}", one.source)
+                for one in found
+            ]
+            state.output.table(("", "bytes", "of delivered", "USD", "formula"), rows)
+            state.output.table(
+                ("price", "USD", "source"),
+                [(name, one["usd"], one["source"]) for name, one in sources.items()],
+            )
+            state.output.say(f"Prices are of {as_of}.")
+            show_state(state.output, answer.edge)
+
+    run(work)
+
+
+def _traffic(answer: pb.GetTrafficResponse) -> Traffic:
+    return Traffic(
+        over=answer.count_time.ToDatetime() - answer.edge.start_time.ToDatetime(),
+        delivered_bytes=answer.delivered_bytes,
+        disk_bytes=answer.disk_bytes,
+        origin_bytes=answer.origin_bytes,
+        origin_reads=answer.origin_read_count,
+        disk_budget_bytes=answer.edge.budget_bytes,
+        memory_budget_bytes=answer.memory_budget_bytes,
+    )
 
 
 def _show(output: Output, answer: pb.ExplainResponse) -> None:

@@ -139,7 +139,7 @@ async def build(ctx: Context) -> ServiceApp:
     )
     edges = books.edges
 
-    explains = EdgeServicer(edge=edge, cache=cache, titles=titles, clock=ctx.clock)
+    explains = EdgeServicer(edge=edge, cache=cache, titles=titles, readers=readers, clock=ctx.clock)
 
     def add(server: grpc.aio.Server) -> None:
         register(servicer, server)

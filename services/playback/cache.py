@@ -25,7 +25,7 @@ class ChunkCache:
         """Keeps at most `budget_bytes`; a larger object is served and not kept. `edge`: the tier below."""
         self._objects = objects
         self._edge = edge
-        self._budget_bytes = budget_bytes
+        self.budget_bytes = budget_bytes
         self._kept: OrderedDict[str, Chunks] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Chunks]] = {}
         self._turn = asyncio.Semaphore(_LOADS)
@@ -113,11 +113,11 @@ class ChunkCache:
             return await asyncio.to_thread(_verified, key, data, sha256, pack)
 
     def _keep(self, key: str, chunks: Chunks) -> None:
-        if chunks.memory_bytes > self._budget_bytes:
+        if chunks.memory_bytes > self.budget_bytes:
             return
         self._kept[key] = chunks
         self.kept_bytes += chunks.memory_bytes
-        while self.kept_bytes > self._budget_bytes:
+        while self.kept_bytes > self.budget_bytes:
             _, dropped = self._kept.popitem(last=False)
             self.kept_bytes -= dropped.memory_bytes
 

@@ -17,6 +17,7 @@ from services.playback.errors import EdgeWithoutDisk, SegmentNotReady, SegmentOu
 from services.playback.misses import Cause
 from services.playback.model import Rendition, TitleMedia
 from services.playback.placement import INIT, Item
+from services.playback.readers import Readers
 from services.playback.titles import Titles
 from services.runtime.clock import Clock
 from services.runtime.wire import timestamp
@@ -27,8 +28,12 @@ EDGE_SERVICE = "kino.playback.v1.EdgeService"
 class EdgeServicer(edge_pb2_grpc.EdgeServiceServicer):
     """Serves what the disk tier tells."""
 
-    def __init__(self, *, edge: Edge | None, cache: ChunkCache, titles: Titles, clock: Clock) -> None:
+    def __init__(
+        self, *, edge: Edge | None, cache: ChunkCache, titles: Titles, readers: Readers, clock: Clock
+    ) -> None:
         """`edge`: None where the node has no disk tier."""
+        self._readers = readers
+        self._clock = clock
         self._edge = edge
         self._cache = cache
         self._titles = titles
@@ -50,6 +55,19 @@ class EdgeServicer(edge_pb2_grpc.EdgeServiceServicer):
             name = pb.SegmentName(title=request.title, rendition_id=request.rendition_id, number=number)
             response.segment.CopyFrom(self._segment(edge, name, key))
         return response
+
+    async def GetTraffic(self, request: pb.GetTrafficRequest, context: Any) -> pb.GetTrafficResponse:
+        """See the contract."""
+        edge = self._disk()
+        return pb.GetTrafficResponse(
+            edge=self._state(edge),
+            count_time=timestamp(self._clock.now()),
+            delivered_bytes=self._readers.taken_bytes,
+            disk_bytes=edge.disk_bytes,
+            origin_bytes=edge.origin_bytes,
+            origin_read_count=sum(count.reads for count in edge.misses.counts.values()),
+            memory_budget_bytes=self._cache.budget_bytes,
+        )
 
     def _disk(self) -> Edge:
         if self._edge is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -39,7 +40,7 @@ async def node(tmp_path: Path, **settings: Any) -> AsyncIterator[Running]:
         settings=settings_in(tmp_path, **{"edge_disk_bytes": 1 << 30, **settings}),
         catalog=build_catalog,
         history=build_history,
-        billing=Plans(limits={VIEWER: 2}).build,
+        billing=Plans(limits={VIEWER: 9}).build,
         identity=accounts,
         playback=build_playback,
     ) as process:
@@ -114,6 +115,22 @@ async def test_the_command_says_in_words_what_is_kept_and_why(tmp_path: Path, fi
         )
         assert "is not on the disk: this node was never asked for it." in other
         assert "not played" in other
+
+
+async def test_what_was_delivered_is_told_and_its_cost_by_source(tmp_path: Path, film: Film) -> None:
+    async with node(tmp_path) as process:
+        title = await Publisher(process, film).publish_all()
+        for _ in range(3):
+            await watched(process, title)
+        report = json.loads(await kino(process, tmp_path, "--json", "edge", "cost"))
+        found = {line["name"]: line for line in report["lines"]}
+        kept = (await explained(process, title)).edge.kept_bytes
+        assert found["from the origin"]["size_bytes"] == kept
+        assert found["delivered"]["size_bytes"] > 2 * kept - 10_000
+        memory = found["delivered"]["size_bytes"] - kept
+        assert (found["from memory"]["size_bytes"], found["from the disk"]["size_bytes"]) == (memory, 0)
+        assert report["prices_as_of"]
+        assert "Prices are of" in await kino(process, tmp_path, "edge", "cost")
 
 
 async def test_a_segment_beyond_the_budget_is_told_as_such(tmp_path: Path, film: Film) -> None:

@@ -279,6 +279,73 @@ class SegmentPlacement(_message.Message):
 Global___SegmentPlacement: _TypeAlias = SegmentPlacement  # noqa: Y015
 
 @_typing.final
+class GetTrafficRequest(_message.Message):
+    """Request message for `EdgeService.GetTraffic`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrafficRequest: _TypeAlias = GetTrafficRequest  # noqa: Y015
+
+@_typing.final
+class GetTrafficResponse(_message.Message):
+    """Response message for `EdgeService.GetTraffic`. All but the budgets counts since `edge.start_time`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGE_FIELD_NUMBER: _builtins.int
+    COUNT_TIME_FIELD_NUMBER: _builtins.int
+    DELIVERED_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    ORIGIN_BYTES_FIELD_NUMBER: _builtins.int
+    ORIGIN_READ_COUNT_FIELD_NUMBER: _builtins.int
+    MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    delivered_bytes: _builtins.int
+    """Media that viewers took."""
+    disk_bytes: _builtins.int
+    """Read from the disk."""
+    origin_bytes: _builtins.int
+    """Read from the origin, with what nobody took in the end."""
+    origin_read_count: _builtins.int
+    """Reads of the origin."""
+    memory_budget_bytes: _builtins.int
+    """Memory for segments. What viewers took beyond what was read from disk and origin came out of it."""
+    @_builtins.property
+    def edge(self) -> Global___EdgeState:
+        """The node."""
+
+    @_builtins.property
+    def count_time(self) -> _timestamp_pb2.Timestamp:
+        """When this was counted."""
+
+    def __init__(
+        self,
+        *,
+        edge: Global___EdgeState | None = ...,
+        count_time: _timestamp_pb2.Timestamp | None = ...,
+        delivered_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        origin_bytes: _builtins.int = ...,
+        origin_read_count: _builtins.int = ...,
+        memory_budget_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "edge", b"edge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "delivered_bytes", b"delivered_bytes", "disk_bytes", b"disk_bytes", "edge", b"edge", "memory_budget_bytes", b"memory_budget_bytes", "origin_bytes", b"origin_bytes", "origin_read_count", b"origin_read_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrafficResponse: _TypeAlias = GetTrafficResponse  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     """Request message for `EdgeService.Explain`."""
 

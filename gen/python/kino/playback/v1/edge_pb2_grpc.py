@@ -41,6 +41,11 @@ class EdgeServiceStub:
                 request_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.GetTraffic = channel.unary_unary(
+                '/kino.playback.v1.EdgeService/GetTraffic',
+                request_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficRequest.SerializeToString,
+                response_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficResponse.FromString,
+                _registered_method=True)
 
 
 class EdgeServiceServicer:
@@ -56,6 +61,13 @@ class EdgeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTraffic(self, request, context):
+        """Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EdgeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +75,11 @@ def add_EdgeServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainRequest.FromString,
                     response_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainResponse.SerializeToString,
+            ),
+            'GetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTraffic,
+                    request_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficRequest.FromString,
+                    response_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +111,33 @@ class EdgeService:
             '/kino.playback.v1.EdgeService/Explain',
             kino_dot_playback_dot_v1_dot_edge__pb2.ExplainRequest.SerializeToString,
             kino_dot_playback_dot_v1_dot_edge__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.playback.v1.EdgeService/GetTraffic',
+            kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficRequest.SerializeToString,
+            kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficResponse.FromString,
             options,
             channel_credentials,
             insecure,

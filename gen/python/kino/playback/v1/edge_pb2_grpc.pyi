@@ -22,6 +22,8 @@ class EdgeServiceStub:
     """Explains what the node keeps of a title and why: each rendition's rank by measured plays, and for one segment its place,
     or the cause that it has none.
     """
+    GetTraffic: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetTrafficRequest, _edge_pb2.GetTrafficResponse]
+    """Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices."""
 
 class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
     """What one playback node keeps on its disk, and why (`kino serve edge`). Every answer speaks of the node that gives it, and
@@ -37,5 +39,13 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Explains what the node keeps of a title and why: each rendition's rank by measured plays, and for one segment its place,
         or the cause that it has none.
         """
+
+    @_abc_1.abstractmethod
+    def GetTraffic(
+        self,
+        request: _edge_pb2.GetTrafficRequest,
+        context: _aio.ServicerContext[_edge_pb2.GetTrafficRequest, _abc.Awaitable[_edge_pb2.GetTrafficResponse]],
+    ) -> _abc.Awaitable[_edge_pb2.GetTrafficResponse]:
+        """Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices."""
 
 def add_EdgeServiceServicer_to_server(servicer: EdgeServiceServicer, server: _aio.Server) -> None: ...

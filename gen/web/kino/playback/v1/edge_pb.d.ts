@@ -267,6 +267,82 @@ export declare type SegmentPlacement = Message<"kino.playback.v1.SegmentPlacemen
 export declare const SegmentPlacementSchema: GenMessage<SegmentPlacement>;
 
 /**
+ * Request message for `EdgeService.GetTraffic`.
+ *
+ * @generated from message kino.playback.v1.GetTrafficRequest
+ */
+export declare type GetTrafficRequest = Message<"kino.playback.v1.GetTrafficRequest"> & {
+};
+
+/**
+ * Describes the message kino.playback.v1.GetTrafficRequest.
+ * Use `create(GetTrafficRequestSchema)` to create a new message.
+ */
+export declare const GetTrafficRequestSchema: GenMessage<GetTrafficRequest>;
+
+/**
+ * Response message for `EdgeService.GetTraffic`. All but the budgets counts since `edge.start_time`.
+ *
+ * @generated from message kino.playback.v1.GetTrafficResponse
+ */
+export declare type GetTrafficResponse = Message<"kino.playback.v1.GetTrafficResponse"> & {
+  /**
+   * The node.
+   *
+   * @generated from field: kino.playback.v1.EdgeState edge = 1;
+   */
+  edge?: EdgeState | undefined;
+
+  /**
+   * When this was counted.
+   *
+   * @generated from field: google.protobuf.Timestamp count_time = 2;
+   */
+  countTime?: Timestamp | undefined;
+
+  /**
+   * Media that viewers took.
+   *
+   * @generated from field: int64 delivered_bytes = 3;
+   */
+  deliveredBytes: bigint;
+
+  /**
+   * Read from the disk.
+   *
+   * @generated from field: int64 disk_bytes = 4;
+   */
+  diskBytes: bigint;
+
+  /**
+   * Read from the origin, with what nobody took in the end.
+   *
+   * @generated from field: int64 origin_bytes = 5;
+   */
+  originBytes: bigint;
+
+  /**
+   * Reads of the origin.
+   *
+   * @generated from field: int64 origin_read_count = 6;
+   */
+  originReadCount: bigint;
+
+  /**
+   * Memory for segments. What viewers took beyond what was read from disk and origin came out of it.
+   *
+   * @generated from field: int64 memory_budget_bytes = 7;
+   */
+  memoryBudgetBytes: bigint;
+};
+
+/**
+ * Describes the message kino.playback.v1.GetTrafficResponse.
+ * Use `create(GetTrafficResponseSchema)` to create a new message.
+ */
+export declare const GetTrafficResponseSchema: GenMessage<GetTrafficResponse>;
+
+/**
  * Request message for `EdgeService.Explain`.
  *
  * @generated from message kino.playback.v1.ExplainRequest
@@ -426,6 +502,16 @@ export declare const EdgeService: GenService<{
     methodKind: "unary";
     input: typeof ExplainRequestSchema;
     output: typeof ExplainResponseSchema;
+  },
+  /**
+   * Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices.
+   *
+   * @generated from rpc kino.playback.v1.EdgeService.GetTraffic
+   */
+  getTraffic: {
+    methodKind: "unary";
+    input: typeof GetTrafficRequestSchema;
+    output: typeof GetTrafficResponseSchema;
   },
 }>;
 
