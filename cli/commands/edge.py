@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cli.client import connect
+from cli.commands.edges import list_edges
 from cli.edge_cost import Traffic
 from cli.main import State, run
 from cli.output import Output
@@ -32,10 +33,11 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     edge = typer.Typer(
         no_args_is_help=True,
-        help="What a node keeps on its disk, and why. Asks the node that --url leads to.",
+        help="What edges there are, and what one keeps on its disk, and why: the one that --url leads to.",
     )
     for command in (explain, cost):
         edge.command()(command)
+    edge.command("list")(list_edges)
     app.add_typer(edge, name="edge")
 
 

@@ -11,6 +11,7 @@ import pytest
 from cli.client import Kino
 from cli.suite_process import running_suite
 from services.media.testfilm import FilmSpec
+from tests.engines.process import free_port
 from tests.support.stack import People, Stack, film_file
 
 TITLE = "The Clockmaker's Minute"
@@ -20,11 +21,12 @@ TITLE = "The Clockmaker's Minute"
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     film = FilmSpec()
-    with running_suite(folder / "data") as suite:
+    port = free_port()
+    with running_suite(folder / "data", env={"KINO_GRPC_PORT": str(port)}) as suite:
         people = People(suite=suite, folder=folder)
         people.populate()
         title = people.ingest(film_file(folder / "film.mp4", film), TITLE)
-        yield Stack(suite=suite, folder=folder, film=film, title=title)
+        yield Stack(suite=suite, folder=folder, film=film, title=title, services=f"127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="session")

@@ -305,7 +305,8 @@ def test_every_place_is_named_for_screen_readers_and_reachable_by_keyboard(
     visitor = arrive(OPERATOR, color_scheme=scheme)
     faults: dict[str, object] = {}
     places = ["/", "/upload", "/jobs", "/account", "/profiles", "/search?q=clock", f"/{stack.title}"]
-    places += ["/operator", "/operator/users", "/operator/jobs", "/operator/workers", "/nowhere"]
+    places += ["/operator", "/operator/users", "/operator/jobs", "/operator/workers"]
+    places += ["/operator/edges", "/nowhere"]
     for place in places:
         visitor.go(place)
         visitor.page.wait_for_load_state("networkidle")

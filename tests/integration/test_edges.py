@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ from services.playback import edges
 from services.playback.bootstrap import build as build_playback
 from services.runtime.app import Running
 from services.runtime.testing import bearer, channel_of, serving, user_token
-from tests.engines.process import EngineProcess, answers, free_port
+from tests.support.edges import EdgeNode
 from tests.support.long_title import LongTitle
 from tests.support.published import Film
 from tests.support.stack import refusal
@@ -36,38 +34,6 @@ from tests.support.watching import VIEWER, Plans, accounts, start
 
 LONG = LongTitle(segment_count=60, video_bytes=400_000, audio_bytes=1000)
 WITHIN_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EdgeNode:
-    """`kino serve edge`."""
-
-    address: str
-    process: EngineProcess
-
-    @classmethod
-    def of(cls, origin: Running, folder: Path, number: int) -> EdgeNode:
-        """An edge of that origin; not started."""
-        port, settings = free_port(), origin.context.settings
-        services = ("catalog", "history", "billing", "identity", "playback")
-        env = {
-            "KINO_DATA_DIR": str(folder / f"edge-{number}"),
-            "KINO_KEYS_DIR": str(settings.keys_folder),
-            "KINO_OBJECTS_DIR": str(settings.objects_folder),
-            "KINO_ENDPOINTS": json.dumps(dict.fromkeys(services, origin.address)),
-            "KINO_EDGE_ADDRESS": f"http://127.0.0.1:{port}",
-            "KINO_EDGE_DISK_BYTES": str(64 << 20),
-            "KINO_GRPC_PORT": str(port),
-        }
-        argv = [sys.executable, "-m", "cli.main", "serve", "edge"]
-        process = EngineProcess(f"edge-{number}", argv, folder, env)
-        process.launch()
-        return cls(address=env["KINO_EDGE_ADDRESS"], process=process)
-
-    def up(self) -> bool:
-        """Whether it takes connections."""
-        host, _, port = self.address.removeprefix("http://").partition(":")
-        return answers(host, int(port))
 
 
 @dataclass(kw_only=True)
@@ -123,11 +89,12 @@ async def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 @pytest.fixture
 async def nodes(origin: Running, tmp_path: Path) -> AsyncIterator[dict[str, EdgeNode]]:
     async with AsyncExitStack() as stack:
-        made = [EdgeNode.of(origin, tmp_path, number) for number in (1, 2)]
+        settings = origin.context.settings
+        made = [EdgeNode.launched(tmp_path / f"edge-{n}", origin.address, settings) for n in (1, 2)]
         for node in made:
             stack.push_async_callback(asyncio.to_thread, node.process.stop)
         for node in made:
-            await asyncio.to_thread(node.process.wait, node.up)
+            await asyncio.to_thread(node.wait)
         await known(origin, lambda found: [edge.state for edge in found] == [api.Edge.STATE_LIVE] * 2)
         yield {node.address: node for node in made}
 

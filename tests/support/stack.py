@@ -88,6 +88,8 @@ class Stack(People):
 
     film: FilmSpec
     title: str
+    #: Where its services are, behind the gateway.
+    services: str
     email: str = VIEWER
     password: str = PASSWORD
 

@@ -8,6 +8,7 @@ import { WatchlistService } from "kino-stubs/kino/catalog/v1/watchlist_pb.js";
 import { HistoryService } from "kino-stubs/kino/history/v1/history_pb.js";
 import { IdentityService } from "kino-stubs/kino/identity/v1/identity_pb.js";
 import { IngestService } from "kino-stubs/kino/ingest/v1/ingest_pb.js";
+import { EdgeRegistryService } from "kino-stubs/kino/playback/v1/edges_pb.js";
 import { PlaybackService } from "kino-stubs/kino/playback/v1/playback_pb.js";
 import { SchedulerService } from "kino-stubs/kino/scheduler/v1/scheduler_pb.js";
 import { SearchService } from "kino-stubs/kino/search/v1/search_pb.js";
@@ -77,6 +78,7 @@ export const publicApi = {
 export const api = {
   billing: createClient(BillingService, signed),
   catalog: createClient(CatalogService, signed),
+  edges: createClient(EdgeRegistryService, signed),
   history: createClient(HistoryService, signed),
   identity: createClient(IdentityService, signed),
   ingest: createClient(IngestService, signed),

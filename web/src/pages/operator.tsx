@@ -8,6 +8,7 @@ import { date, dateTime, minorUnits } from "../lib/time";
 import { idOf } from "../state";
 import { announce, Badge, Dialog, ErrorNote, Field, Heading, Loading, Select } from "../ui/basics";
 import { Invoices, planLimits, priceOf } from "./account";
+import { Edges } from "./edges";
 import { JobList } from "./jobs";
 
 const SECTIONS = [
@@ -15,6 +16,7 @@ const SECTIONS = [
   ["users", "Users and payments"],
   ["jobs", "Jobs"],
   ["workers", "Workers"],
+  ["edges", "Edges"],
 ] as const;
 
 export function OperatorPage({ section, id }: { section: string; id: string }) {
@@ -28,7 +30,21 @@ export function OperatorPage({ section, id }: { section: string; id: string }) {
           </a>
         ))}
       </nav>
-      {section === "users" ? id ? <UserView key={id} id={id} /> : <Users /> : section === "jobs" ? <JobList /> : section === "workers" ? <Workers /> : <Plans />}
+      {section === "users" ? (
+        id ? (
+          <UserView key={id} id={id} />
+        ) : (
+          <Users />
+        )
+      ) : section === "jobs" ? (
+        <JobList />
+      ) : section === "workers" ? (
+        <Workers />
+      ) : section === "edges" ? (
+        <Edges />
+      ) : (
+        <Plans />
+      )}
     </div>
   );
 }
