@@ -100,10 +100,8 @@ def cost(
                 for one in found
             ]
             state.output.table(("", "bytes", "of delivered", "USD", "formula"), rows)
-            state.output.table(
-                ("price", "USD", "source"),
-                [(name, one["usd"], one["source"]) for name, one in sources.items()],
-            )
+            used = [(name, one["usd"], one["source"]) for name, one in sources.items()]
+            state.output.table(("price", "USD", "source"), used)
             state.output.say(f"Prices are of {as_of}.")
             show_state(state.output, answer.edge)
 

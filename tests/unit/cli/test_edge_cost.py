@@ -40,11 +40,8 @@ def test_a_month_of_an_edge_by_hand() -> None:
         "all of it": (1000, 50 + 800 + 350 + 1000),
         "without an edge": (1000, 1000 * (1 + 2)),
     }
-    assert [found[name].share for name in ("from memory", "from the disk", "from the origin")] == [
-        0.6,
-        0.3,
-        0.1,
-    ]
+    tiers = ("from memory", "from the disk", "from the origin")
+    assert [found[name].share for name in tiers] == [0.6, 0.3, 0.1]
 
 
 def test_a_node_that_delivered_nothing_has_only_standing_costs() -> None:
