@@ -7,18 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.catalog.errors import ArtworkNotFound, FrameNotReady
+from services.catalog.errors import ArtworkNotFound, FrameNotReady, PictureChanged
 from services.catalog.model import Kind, Media, Rendition, Sweep, Viewer
 from services.catalog.series_usecases import owned_series
 from services.catalog.store import Session, Store
 from services.catalog.usecases import MediaView, owned
 from services.runtime.clock import Clock
-from services.runtime.errors import NotFound
+from services.runtime.errors import KinoError, NotFound
 from services.runtime.ids import new_id
+from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
 
+_log = logger("catalog")
 #: A frame is taken of the smallest rendition that is at least so high.
 _HEIGHT = 720
+#: How many stale pictures are taken anew at a time.
+_AT_ONCE = 200
+_OURSELVES = Viewer(subject="services/catalog", sees_all=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +76,30 @@ class Artwork:
 
     async def set_frame(self, viewer: Viewer, name: str, title_id: str, offset_ns: int) -> str:
         """The same with a frame of a title. Raises `FrameNotReady` besides."""
+        files = await self._files(viewer, name, title_id, offset_ns)
+        return await self._keep(viewer, name, files, offset_ns if name == f"titles/{title_id}" else None)
+
+    async def _files(self, viewer: Viewer, name: str, title_id: str, offset_ns: int) -> dict[str, bytes]:
         frame = await self._store.read(
             lambda session: self._frame(session, viewer, name, title_id, offset_ns)
         )
-        return await self._keep(viewer, name, await self._pictures.of_frame(frame))
+        return await self._pictures.of_frame(frame)
+
+    async def renew(self) -> None:
+        """Take pictures anew that are frames of a source that was replaced: at their moment, or the new end.
+
+        What is not encoded yet, or can't be made now, is left for the next time.
+        """
+        for title in await self._store.read(lambda session: session.stale_artwork(_AT_ONCE)):
+            name = f"titles/{title.title_id}"
+            offset_ns = min(title.artwork_frame_ns or 0, max((title.duration_ns or 0) - 1, 0))
+            try:
+                files = await self._files(_OURSELVES, name, title.title_id, offset_ns)
+                await self._keep(_OURSELVES, name, files, offset_ns, instead_of=title.artwork)
+            except (FrameNotReady, PictureChanged):
+                continue
+            except KinoError as error:
+                _log.warning("picture not renewed", title=name, reason=error.reason)
 
     async def clear(self, viewer: Viewer, name: str) -> None:
         """Take the picture away. Raises `TitleNotFound`, `SeriesNotFound`, `NotYours`."""
@@ -88,13 +113,22 @@ class Artwork:
         except NotFound:
             raise ArtworkNotFound() from None
 
-    async def _keep(self, viewer: Viewer, name: str, files: dict[str, bytes]) -> str:
+    async def _keep(
+        self,
+        viewer: Viewer,
+        name: str,
+        files: dict[str, bytes],
+        frame_ns: int | None = None,
+        instead_of: str | None = None,
+    ) -> str:
         artwork = new_id()
         keys = [f"artwork/{name.partition('/')[2]}/{artwork}/{file}" for file in files]
         for key, data in zip(keys, files.values(), strict=True):
             await self._objects.put(key, data)
         try:
-            await self._store.write(lambda session: self._put(session, viewer, name, artwork))
+            await self._store.write(
+                lambda session: self._put(session, viewer, name, artwork, frame_ns, instead_of)
+            )
         except Exception:
             for key in keys:
                 await self._objects.delete(key)
@@ -102,13 +136,24 @@ class Artwork:
         self._changed()
         return artwork
 
-    def _put(self, session: Session, viewer: Viewer, name: str, artwork: str) -> None:
+    def _put(
+        self,
+        session: Session,
+        viewer: Viewer,
+        name: str,
+        artwork: str,
+        frame_ns: int | None = None,
+        instead_of: str | None = None,
+    ) -> None:
         old, now = _owned(session, viewer, name), self._clock.now()
         kind, _, owner_id = name.partition("/")
+        if instead_of not in (None, old):
+            raise PictureChanged(owner_id)
         if old == artwork:
             return
         if kind == "titles":
-            session.save_title(owned(session, viewer, owner_id).changed(now, artwork=artwork))
+            fields = {"artwork": artwork, "artwork_frame_ns": frame_ns, "artwork_stale": False}
+            session.save_title(owned(session, viewer, owner_id).changed(now, **fields))
         else:
             session.save_series(owned_series(session, viewer, owner_id).changed(now, artwork=artwork))
         if old:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import grpc.aio
 
 from kino.search.v1 import resources_pb2, search_pb2
+from services.catalog.artwork import Artwork
 from services.catalog.model import Title
 from services.catalog.usecases import Catalog
 from services.runtime.clock import Clock
@@ -95,6 +96,19 @@ def _document(title: Title) -> resources_pb2.TitleDocument:
         document.season_number = title.place.season_number
         document.episode_number = title.place.number
     return document
+
+
+class Renewer:
+    """Takes pictures anew that are frames of replaced sources; of several nodes the first one's stays."""
+
+    def __init__(self, artwork: Artwork) -> None:
+        self._artwork = artwork
+
+    async def run(self) -> None:
+        """Look for ever; what failed is tried again."""
+        while True:
+            await self._artwork.renew()
+            await asyncio.sleep(_LOOK_EVERY_S)
 
 
 class Collector:

@@ -12,7 +12,7 @@ from kino.catalog.v1.watchlist_pb2_grpc import add_WatchlistServiceServicer_to_s
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceStub
 from kino.search.v1.search_pb2_grpc import SearchServiceStub
 from services.catalog.artwork import Artwork
-from services.catalog.background import Collector, Outbox
+from services.catalog.background import Collector, Outbox, Renewer
 from services.catalog.peers import GrpcPictures
 from services.catalog.rpc import CatalogServicer
 from services.catalog.rpc_series import SeriesServicer
@@ -61,5 +61,6 @@ async def build(ctx: Context) -> ServiceApp:
         background=[
             Outbox(catalog, ctx.channels.stub(SearchServiceStub).IndexTitles, sending).run,
             Collector(catalog, ctx.objects, ctx.clock, collecting).run,
+            Renewer(artwork).run,
         ],
     )

@@ -177,6 +177,13 @@ class FrameNotReady(FailedPrecondition):
     fields = ("title",)
 
 
+class PictureChanged(Aborted):
+    """The picture of titles/{title} was changed in the meantime."""
+
+    reason = "PICTURE_CHANGED"
+    fields = ("title",)
+
+
 class ArtworkNotFound(NotFound):
     """There is no picture at this address."""
 

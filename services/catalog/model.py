@@ -79,6 +79,10 @@ class Title:
     rights: tuple[Window, ...] = ()
     #: Id of the picture that stands for it; empty: none.
     artwork: str = ""
+    #: The moment of the title whose frame that picture is; None for another picture.
+    artwork_frame_ns: int | None = None
+    #: Whether that frame is of a source that was replaced.
+    artwork_stale: bool = False
     #: Where it stands in a series; read with the title, never written with it.
     place: Place | None = None
 
@@ -171,14 +175,9 @@ class Title:
 
     def _of_job(self, now: datetime, job: str, duration_ns: int | None, **moments: datetime | None) -> Title:
         """With the media of another job, and nothing left of those before."""
-        cleared = {
-            "error": None,
-            "playable_time": None,
-            "complete_time": None,
-            "next_job": "",
-            "next_error": None,
-        }
-        return self.changed(now, job=job, duration_ns=duration_ns, **cleared | moments)
+        cleared = {"error": None, "playable_time": None, "complete_time": None}
+        none = {"next_job": "", "next_error": None, "artwork_stale": self.artwork_frame_ns is not None}
+        return self.changed(now, job=job, duration_ns=duration_ns, **cleared | none | moments)
 
     def failed(self, now: datetime, job: str, error: bytes) -> Title:
         """With the reason why its processing failed; the first one stays."""

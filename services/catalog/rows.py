@@ -85,6 +85,8 @@ def title_row(title: Title) -> dict[str, Any]:
         "artwork": title.artwork,
         "next_job": title.next_job,
         "next_error": title.next_error,
+        "artwork_frame_ns": title.artwork_frame_ns,
+        "artwork_stale": title.artwork_stale,
         "rights": json.dumps([_window_row(window) for window in title.rights]),
     }
 
@@ -108,6 +110,8 @@ def title(row: Row[Any]) -> Title:
         artwork=row.artwork,
         next_job=row.next_job,
         next_error=row.next_error,
+        artwork_frame_ns=row.artwork_frame_ns,
+        artwork_stale=row.artwork_stale,
         rights=tuple(_window(window) for window in json.loads(row.rights)),
         place=_place(row),
     )

@@ -77,6 +77,9 @@ class Session(Protocol):
     def mark_sent(self, title_id: str, version: int) -> None:
         """The search index has this version; nothing happens when there is a newer one."""
 
+    def stale_artwork(self, limit: int) -> list[Title]:
+        """Titles whose picture is a frame of a source that was replaced."""
+
     def add_sweep(self, sweep: Sweep) -> None:
         """Have objects collected; replaces an earlier order of the same prefix."""
 

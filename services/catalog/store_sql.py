@@ -201,6 +201,11 @@ class SqlSession(SqlSeries):
             delete(OUTBOX).where(OUTBOX.c.title_id == title_id, OUTBOX.c.version <= version)
         )
 
+    def stale_artwork(self, limit: int) -> list[Title]:
+        """See `Session.stale_artwork`."""
+        stale = TITLES.c.artwork_stale & TITLES.c.delete_us.is_(None)
+        return [rows.title(row) for row in self._connection.execute(rows.PLACED.where(stale).limit(limit))]
+
     def add_sweep(self, sweep: Sweep) -> None:
         """See `Session.add_sweep`."""
         row = {

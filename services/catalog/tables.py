@@ -45,8 +45,12 @@ TITLES = Table(
     Column("artwork", String(63), nullable=False, server_default=""),
     Column("next_job", String(255), nullable=False, server_default=""),
     Column("next_error", LargeBinary),
+    Column("artwork_frame_ns", BigInteger),
+    Column("artwork_stale", Boolean, nullable=False, server_default=false()),
     Index("titles_by_age", "create_us", "title_id"),
     Index("titles_by_owner", "owner", "create_us", "title_id"),
+    # With `WHERE artwork_stale`: nearly empty.
+    Index("titles_by_stale_artwork", "title_id"),
 )
 
 #: Titles whose newest version the search index may lack: a row is written with each change of a title.

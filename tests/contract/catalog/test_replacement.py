@@ -39,9 +39,9 @@ class House:
             self.title_id = title.title_id
         await self.catalog.begin_media(self.title_id, f"jobs/{job}", None, [], replaces=replaces)
 
-    async def publish(self, job: str, *numbers: int) -> State:
+    async def publish(self, job: str, *numbers: int, seconds: int = 20) -> State:
         """Read the source if that wasn't done, and publish segments of it."""
-        frames = Frames(timescale=1, duration_ticks=20, encoded=b"", starts=STARTS, planned=True)
+        frames = Frames(timescale=1, duration_ticks=seconds, encoded=b"", starts=STARTS, planned=True)
         rendition = Rendition(rendition_id="h264-480", kind=Kind.VIDEO, h264=True, height=480, encoded=b"")
         await self.catalog.begin_media(self.title_id, f"jobs/{job}", frames, [rendition])
         base = f"media/{self.title_id}/{job}/h264-480"

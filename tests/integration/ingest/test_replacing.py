@@ -135,7 +135,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path, held: set[str]) -> AsyncIterator[House]:
+async def house(folder: Path, held: set[str], title: str = "") -> AsyncIterator[House]:
     builds: dict[str, Any] = {
         "catalog": catalog_build,
         "preprocessor": preprocessor_build(Looking()),
@@ -147,10 +147,11 @@ async def house(folder: Path, held: set[str]) -> AsyncIterator[House]:
         channel_of(process, user_token(process, "users/ann", "publisher")) as channel,
         channel_of(process, service_token(process, "encoder")) as work,
     ):
-        made = House(process=process, channel=channel, held=held)
-        request = catalog.CreateTitleRequest(request_id=str(uuid.uuid4()))
-        request.title.display_name = "Film"
-        made.title = (await CatalogServiceStub(channel).CreateTitle(request)).title.name
+        made = House(process=process, channel=channel, held=held, title=title)
+        if not title:
+            request = catalog.CreateTitleRequest(request_id=str(uuid.uuid4()))
+            request.title.display_name = "Film"
+            made.title = (await CatalogServiceStub(channel).CreateTitle(request)).title.name
         worker = Worker(
             channel=work, objects=process.context.objects, seconds=40, slots=8, script=made.script
         )
@@ -279,3 +280,21 @@ async def test_a_replacement_of_a_replacement_ends_the_one_before(tmp_path: Path
         assert ((await h.now()).job, (await h.now()).replacement.job) == (first, third)
         h.held = set()
         await h.until_title(titles.Title.STATE_COMPLETE, third)
+
+
+async def test_a_restart_in_the_midst_of_a_replacement_goes_on_with_both_jobs(tmp_path: Path) -> None:
+    async with house(tmp_path, {"00007"}) as h:
+        first = await h.source(b"one", replace=False)
+        await h.until_title(titles.Title.STATE_PLAYABLE, first)
+        h.held.add("analyze-00000")
+        second = await h.source(b"two")
+        await h.until_state(second, jobs.Job.STATE_RUNNING)
+        title = h.title
+    async with house(tmp_path, {"00007"}, title) as h:
+        await h.until_title(titles.Title.STATE_PLAYABLE, second)
+        await h.until_state(first, jobs.Job.STATE_CANCELED)
+        assert await h.published(first)
+        h.held.clear()
+        await h.until_title(titles.Title.STATE_COMPLETE, second)
+        await h.until_state(second, jobs.Job.STATE_SUCCEEDED)
+        assert set(await h.objects(second)) == await h.published(second)
