@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -26,6 +28,7 @@ from sqlalchemy import (
 
 from services.playback.errors import ConcurrentStreamLimit
 from services.playback.model import Lease
+from services.playback.renewals import Renewal, Renewals
 from services.playback.store import LeaseState
 from services.runtime.columns import UtcTime
 from services.runtime.idempotency import purge, replay_or_run
@@ -49,6 +52,9 @@ LEASES = Table(
     Index("leases_by_expiry", "expire_time"),
 )
 
+_ENDS = select(LEASES.c.name, LEASES.c.end_time, LEASES.c.expire_time)
+_MOVE_END = update(LEASES).where(LEASES.c.name == bindparam("lease")).values(expire_time=bindparam("until"))
+
 
 def _live(which: ColumnElement[bool], now: datetime) -> ColumnElement[bool]:
     return and_(which, LEASES.c.expire_time > now, LEASES.c.end_time.is_(None))
@@ -66,8 +72,7 @@ def _lease(row: Row[Any]) -> Lease:
     )
 
 
-def _state(conn: Connection, name: str, at: datetime) -> LeaseState:
-    row = conn.execute(select(LEASES.c.end_time, LEASES.c.expire_time).where(LEASES.c.name == name)).first()
+def _state(row: Row[*tuple[Any, ...]] | None, at: datetime) -> LeaseState:
     if row is None:
         return LeaseState.LOST
     if row.end_time is not None:
@@ -81,6 +86,7 @@ class SqlLeases:
     def __init__(self, database: Database) -> None:
         """The schema must be there (`services.playback` migrations)."""
         self._database = database
+        self._renewals = Renewals(self._renew)
 
     async def take(self, lease: Lease, limit: int, request_id: str, now: datetime) -> Lease:
         """See `LeaseStore.take`."""
@@ -104,20 +110,28 @@ class SqlLeases:
 
     async def renew(self, name: str, live_at: datetime, expire_time: datetime) -> LeaseState:
         """See `LeaseStore.renew`."""
-        which = LEASES.c.name == name
+        return await self._renewals.renew(Renewal(name=name, live_at=live_at, expire_time=expire_time))
 
-        def transaction(conn: Connection) -> LeaseState:
-            if conn.execute(
-                update(LEASES).where(_live(which, live_at)).values(expire_time=expire_time)
-            ).rowcount:
-                return LeaseState.LIVE
-            return _state(conn, name, live_at)
+    async def _renew(self, renewals: Sequence[Renewal]) -> list[LeaseState]:
+        def transaction(conn: Connection) -> list[LeaseState]:
+            rows = conn.execute(_ENDS.where(LEASES.c.name.in_([renewal.name for renewal in renewals])))
+            found = {row.name: row for row in rows}
+            states = [_state(found.get(renewal.name), renewal.live_at) for renewal in renewals]
+            moved = [
+                {"lease": renewal.name, "until": renewal.expire_time}
+                for renewal, state in zip(renewals, states, strict=True)
+                if state is LeaseState.LIVE
+            ]
+            if moved:
+                conn.execute(_MOVE_END, moved)
+            return states
 
         return await self._database.write(transaction)
 
     async def state(self, name: str, now: datetime) -> LeaseState:
         """See `LeaseStore.state`."""
-        return await self._database.read(lambda conn: _state(conn, name, now))
+        query = _ENDS.where(LEASES.c.name == name)
+        return await self._database.read(lambda conn: _state(conn.execute(query).first(), now))
 
     async def end(self, name: str, now: datetime) -> None:
         """See `LeaseStore.end`."""

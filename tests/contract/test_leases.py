@@ -122,6 +122,18 @@ async def test_an_expired_lease_is_lost_unless_it_was_live_when_last_seen(store:
     assert [found.name for found in await store.live("users/ann", after)] == ["leases/a"]
 
 
+async def test_a_thousand_renewals_at_once_each_get_their_own_answer(store: LeaseStore) -> None:
+    for name in ("live", "ended"):
+        await take(store, lease(name), limit=9)
+    await store.end("leases/ended", NOW)
+    end = NOW + timedelta(minutes=5)
+    names = ["live", "ended", "unknown", "live"] * 250
+    states = await asyncio.gather(*(store.renew(f"leases/{name}", NOW, end) for name in names))
+    expected = {"live": LeaseState.LIVE, "ended": LeaseState.ENDED, "unknown": LeaseState.LOST}
+    assert states == [expected[name] for name in names]
+    assert await store.live("users/ann", NOW) == [replace(lease("live"), expire_time=end)]
+
+
 async def test_ending_twice_keeps_the_first_end(store: LeaseStore) -> None:
     await take(store, lease("a"))
     await store.end("leases/a", NOW)
