@@ -19,6 +19,7 @@ from kino.catalog.v1 import resources_pb2 as catalog_resources
 from kino.ingest.v1 import ingest_pb2, ingest_pb2_grpc, resources_pb2
 from kino.media.v1 import media_pb2
 from services.runtime.errors import InvalidArgument
+from services.runtime.status import error_of
 
 #: Told as it goes: bytes sent, bytes in all.
 Progress = Callable[[int, int], None]
@@ -67,6 +68,8 @@ async def upload(
 ) -> resources_pb2.Upload:
     """Upload a film and start its job; a title with a name gets it instead of the film it has.
 
+    A file that is no film leaves no title behind.
+
     `progress(sent_bytes, size_bytes)` is told as it goes.
 
     Raises `InvalidArgument` when the file can't be read, and what the service answers.
@@ -86,6 +89,10 @@ async def upload(
     except grpc.aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
             memory.set(key, None)
+        if not title.name and error_of(error).reason.startswith("SOURCE_"):
+            # The file is refused for good: the title that was made for it would stay empty.
+            titles = kino.stub(catalog_pb2_grpc.CatalogServiceStub)
+            await titles.DeleteTitle(catalog_pb2.DeleteTitleRequest(name=begun.title))
         raise
     finally:
         digest.cancel()

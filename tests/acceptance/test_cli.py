@@ -188,8 +188,10 @@ def test_what_went_wrong_with_a_file_is_one_sentence(stack: Stack, tmp_path: Pat
     missing = stack.kino("operator", "ingest", str(tmp_path / "none.mp4"))
     text = tmp_path / "text.mp4"
     text.write_text("no film " * 1000)
+    before = stack.json("operator", "titles", "list")
     refused = stack.kino("operator", "ingest", str(text))
 
+    assert stack.json("operator", "titles", "list") == before
     assert (missing.returncode, refused.returncode) == (1, 1)
     assert "can't be read: No such file or directory." in missing.stderr
     assert refused.stderr.splitlines()[-1].startswith("kino: The file is not a video that Kino can read")
