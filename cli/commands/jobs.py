@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Annotated, Any
 
 import grpc.aio
@@ -233,26 +233,45 @@ def _steer(
     run(work)
 
 
-def workers(context: typer.Context) -> None:
+def workers(
+    context: typer.Context,
+    hardware: Annotated[bool, typer.Option(help="Each hardware encoder, and why it does not work.")] = False,
+) -> None:
     """List the workers of the last hour."""
     state: State = context.obj
 
     async def work() -> None:
         async with connect(state.url) as kino:
             answer = await _stub(kino).ListWorkers(scheduler_pb2.ListWorkersRequest())
-            rows = [
-                (
-                    worker.name,
-                    "yes" if worker.connected else "no",
-                    f"{len(worker.tasks)}/{worker.slot_count}",
-                    worker.capabilities.ffmpeg_version,
-                    ", ".join(worker.capabilities.sandbox),
+            if hardware and not state.output.as_json:
+                state.output.table(
+                    ("worker", "hardware encoder", "works", "why not"), _hardware(answer.workers)
                 )
-                for worker in answer.workers
-            ]
-            state.output.messages(answer.workers, ("worker", "connected", "slots", "ffmpeg", "sandbox"), rows)
+                return
+            columns = ("worker", "connected", "slots", "ffmpeg", "sandbox", "hardware encoders")
+            state.output.messages(answer.workers, columns, map(_worker, answer.workers))
 
     run(work)
+
+
+def _worker(worker: resources_pb2.Worker) -> tuple[str, ...]:
+    can = worker.capabilities
+    return (
+        worker.name,
+        "yes" if worker.connected else "no",
+        f"{len(worker.tasks)}/{worker.slot_count}",
+        can.ffmpeg_version,
+        ", ".join(can.sandbox),
+        ", ".join(one.encoder for one in can.hardware_encoders if one.works) or "none works",
+    )
+
+
+def _hardware(workers: Iterable[resources_pb2.Worker]) -> list[tuple[str, ...]]:
+    return [
+        (worker.name, one.encoder, "yes" if one.works else "no", one.problem)
+        for worker in workers
+        for one in worker.capabilities.hardware_encoders
+    ]
 
 
 class EncodesDiffer(FailedPrecondition):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from services.encoder.model import (
@@ -18,6 +18,14 @@ from services.media.pictures import PictureFormat
 from services.media.sandbox import INPUT_FLAGS, ffmpeg
 from services.media.time import run_lengths
 
+#: FFmpeg's name for what encodes each codec.
+ENCODERS: Mapping[VideoCodec | AudioCodec, str] = {
+    VideoCodec.H264: "libx264",
+    VideoCodec.HEVC: "libx265",
+    VideoCodec.AV1: "libsvtav1",
+    AudioCodec.AAC: "aac",
+    AudioCodec.OPUS: "libopus",
+}
 PROGRESSIVE = PictureFormat()
 SCALER = "bicubic+accurate_rnd+bitexact"
 #: Of the frames measured, VMAF looks at each so manieth.
@@ -144,7 +152,7 @@ def _h264(rung: VideoRung) -> list[str]:
         *("threads=1", "lookahead-threads=1"),
     ]
     return [
-        *("-c:v", "libx264", "-preset", "fast", "-profile:v", "high"),
+        *("-c:v", ENCODERS[VideoCodec.H264], "-preset", "fast", "-profile:v", "high"),
         # A forced key frame is an IDR picture.
         *("-forced-idr", "1"),
         # Constant quality under a cap; an average rate per chunk loses quality in hard scenes.
@@ -169,7 +177,7 @@ def _hevc(rung: VideoRung) -> list[str]:
         "log-level=error",
     ]
     return [
-        *("-c:v", "libx265", "-preset", "medium", "-profile:v", "main"),
+        *("-c:v", ENCODERS[VideoCodec.HEVC], "-preset", "medium", "-profile:v", "main"),
         # What Apple's players ask for: parameter sets in the sample description alone.
         *("-tag:v", "hvc1"),
         # A forced key frame is an IDR picture.
@@ -217,7 +225,7 @@ def _av1(rung: VideoRung, frame_rate: Fraction) -> list[str]:
     ]
     return [
         # From 10 on pictures come out damaged (it says so itself), and larger than at 8.
-        *("-c:v", "libsvtav1", "-preset", "8", "-crf", f"{rung.crf:g}"),
+        *("-c:v", ENCODERS[VideoCodec.AV1], "-preset", "8", "-crf", f"{rung.crf:g}"),
         *("-svtav1-params", ":".join(params)),
     ]
 
@@ -323,8 +331,8 @@ def quality_command(
 def _audio_codec(rung: AudioRung) -> list[str]:
     rate = ["-b:a", str(rung.bits_per_second)]
     if rung.codec is AudioCodec.AAC:
-        return ["-c:a", "aac", "-profile:a", "aac_low", *rate]
-    return ["-c:a", "libopus", "-vbr", "on", "-application", "audio", *rate]
+        return ["-c:a", ENCODERS[rung.codec], "-profile:a", "aac_low", *rate]
+    return ["-c:a", ENCODERS[rung.codec], "-vbr", "on", "-application", "audio", *rate]
 
 
 def audio_command(rung: AudioRung, clock: SourceClock, sample_count: int) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from kino.encoder.v1 import resources_pb2 as encoder
 from kino.scheduler.v1 import resources_pb2 as scheduler
-from services.encoder import wire
+from services.encoder import hardware, wire
+from services.encoder.command import ENCODERS
 from services.encoder.model import Rendition
 from services.encoder.usecases import Encoder, Output
 from services.media import sandbox
@@ -44,6 +45,7 @@ class EncodeTasks:
             renditions=[wire.rendition_message(one) for one in stored],
             command=command,
             encoder_build=self._build,
+            encoder=ENCODERS[wire.video_codec_of(spec)],
         )
 
     async def audio(self, task: scheduler.Task, reporter: Reporter) -> encoder.EncodeAudioResult:
@@ -59,7 +61,10 @@ class EncodeTasks:
             report=reporter.progress,
         )
         return encoder.EncodeAudioResult(
-            rendition=wire.rendition_message(stored), command=command, encoder_build=self._build
+            rendition=wire.rendition_message(stored),
+            command=command,
+            encoder_build=self._build,
+            encoder=ENCODERS[wire.audio_rung_of(spec.rung).codec],
         )
 
     async def trial(self, task: scheduler.Task, reporter: Reporter) -> encoder.TrialResult:
@@ -121,4 +126,5 @@ async def capabilities() -> encoder.Capabilities:
         ffmpeg_version=await sandbox.ffmpeg_version(),
         sandbox=held.names(),
         core_count=os.cpu_count() or 1,
+        hardware_encoders=await hardware.tried_all(),
     )

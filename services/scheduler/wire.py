@@ -178,11 +178,13 @@ def record_message(task: Task) -> encoder.EncodeRecord:
         record.video.MergeFromString(task.spec)
         video = encoder.EncodeVideoResult.FromString(task.result)
         record.encoder_build, record.command = video.encoder_build, video.command
+        record.encoder = video.encoder
         record.renditions.extend(video.renditions)
     else:
         record.audio.MergeFromString(task.spec)
         sound = encoder.EncodeAudioResult.FromString(task.result)
         record.encoder_build, record.command = sound.encoder_build, sound.command
+        record.encoder = sound.encoder
         record.renditions.append(sound.rendition)
     return record
 

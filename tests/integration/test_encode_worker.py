@@ -22,8 +22,9 @@ from kino.scheduler.v1 import resources_pb2 as jobs
 from kino.scheduler.v1 import scheduler_pb2 as scheduler
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from services.catalog.bootstrap import build as build_catalog
+from services.encoder import hardware
 from services.encoder.bootstrap import build as build_encoder
-from services.media import cmaf
+from services.media import cmaf, sandbox
 from services.media.testfilm import FilmSpec, find_flashes, make_film
 from services.preprocessor.bootstrap import build as build_preprocessor
 from services.runtime.app import Running
@@ -154,6 +155,7 @@ async def check_records(process: Running, title: str) -> None:
         for record in records:
             assert record.encoder_build.startswith("ffmpeg version")
             assert record.command.startswith("ffmpeg")
+            assert f" {record.encoder} " in record.command
             again = await stub.VerifyEncode(encoder.VerifyEncodeRequest(record=record), timeout=300)
             assert again.segments
             assert all(one.published_sha256 == one.repeated_sha256 for one in again.segments)
@@ -222,6 +224,7 @@ async def test_a_worker_says_what_it_can_do_and_what_shields_it(tmp_path: Path) 
         answer = await stub.GetCapabilities(encoder.GetCapabilitiesRequest())
         assert answer.capabilities.ffmpeg_version.startswith("ffmpeg version")
         assert "resource limits" in answer.capabilities.sandbox
+        assert len(answer.capabilities.hardware_encoders) == len(await hardware.known(sandbox.ffmpeg()))
         assert set(answer.capabilities.sandbox) & {"network namespace", "system call filter"}
         idle = await stub.ListRunningTasks(encoder.ListRunningTasksRequest())
         assert list(idle.tasks) == []

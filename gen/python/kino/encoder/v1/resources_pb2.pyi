@@ -74,6 +74,7 @@ class Capabilities(_message.Message):
     FFMPEG_VERSION_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
     CORE_COUNT_FIELD_NUMBER: _builtins.int
+    HARDWARE_ENCODERS_FIELD_NUMBER: _builtins.int
     ffmpeg_version: _builtins.str
     """Version line of its FFmpeg."""
     core_count: _builtins.int
@@ -94,6 +95,12 @@ class Capabilities(_message.Message):
     def sandbox(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What shields it from hostile sources, for example `network namespace`, `landlock`."""
 
+    @_builtins.property
+    def hardware_encoders(self) -> _containers.RepeatedCompositeFieldContainer[Global___HardwareEncoder]:
+        """Hardware encoders that its FFmpeg knows, each tried when the worker started. They are reported only: tasks are encoded
+        in software, whose bytes another worker makes again.
+        """
+
     def __init__(
         self,
         *,
@@ -103,14 +110,49 @@ class Capabilities(_message.Message):
         ffmpeg_version: _builtins.str = ...,
         sandbox: _abc.Iterable[_builtins.str] | None = ...,
         core_count: _builtins.int = ...,
+        hardware_encoders: _abc.Iterable[Global___HardwareEncoder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_codecs", b"audio_codecs", "core_count", b"core_count", "ffmpeg_version", b"ffmpeg_version", "sandbox", b"sandbox", "task_kinds", b"task_kinds", "video_codecs", b"video_codecs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_codecs", b"audio_codecs", "core_count", b"core_count", "ffmpeg_version", b"ffmpeg_version", "hardware_encoders", b"hardware_encoders", "sandbox", b"sandbox", "task_kinds", b"task_kinds", "video_codecs", b"video_codecs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capabilities: _TypeAlias = Capabilities  # noqa: Y015
+
+@_typing.final
+class HardwareEncoder(_message.Message):
+    """An encoder that needs a device, as it was found on a worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODER_FIELD_NUMBER: _builtins.int
+    VIDEO_CODEC_FIELD_NUMBER: _builtins.int
+    WORKS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    encoder: _builtins.str
+    """FFmpeg's name for it, for example `h264_nvenc`."""
+    video_codec: _media_pb2.VideoCodec.ValueType
+    """What it encodes."""
+    works: _builtins.bool
+    """Whether some pictures came out of it."""
+    problem: _builtins.str
+    """Why none did, in FFmpeg's words; empty when it works."""
+    def __init__(
+        self,
+        *,
+        encoder: _builtins.str = ...,
+        video_codec: _media_pb2.VideoCodec.ValueType = ...,
+        works: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "problem", b"problem", "video_codec", b"video_codec", "works", b"works"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HardwareEncoder: _TypeAlias = HardwareEncoder  # noqa: Y015
 
 @_typing.final
 class EncodeVideoTask(_message.Message):
@@ -237,10 +279,13 @@ class EncodeVideoResult(_message.Message):
     RENDITIONS_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     ENCODER_BUILD_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
     command: _builtins.str
     """The command that was run, quoted for a shell."""
     encoder_build: _builtins.str
     """What encoded it: the version line of FFmpeg."""
+    encoder: _builtins.str
+    """FFmpeg's name for the encoder, for example `libx264`."""
     @_builtins.property
     def renditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncodedRendition]:
         """One entry for each rung, with one segment."""
@@ -251,10 +296,11 @@ class EncodeVideoResult(_message.Message):
         renditions: _abc.Iterable[Global___EncodedRendition] | None = ...,
         command: _builtins.str = ...,
         encoder_build: _builtins.str = ...,
+        encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "encoder_build", b"encoder_build", "renditions", b"renditions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "encoder", b"encoder", "encoder_build", b"encoder_build", "renditions", b"renditions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,10 +380,13 @@ class EncodeAudioResult(_message.Message):
     RENDITION_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     ENCODER_BUILD_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
     command: _builtins.str
     """The command that was run, quoted for a shell."""
     encoder_build: _builtins.str
     """What encoded it: the version line of FFmpeg."""
+    encoder: _builtins.str
+    """FFmpeg's name for the encoder, for example `libx264`."""
     @_builtins.property
     def rendition(self) -> Global___EncodedRendition:
         """The rendition with all segments of the task."""
@@ -348,10 +397,11 @@ class EncodeAudioResult(_message.Message):
         rendition: Global___EncodedRendition | None = ...,
         command: _builtins.str = ...,
         encoder_build: _builtins.str = ...,
+        encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rendition", b"rendition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "encoder_build", b"encoder_build", "rendition", b"rendition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "encoder", b"encoder", "encoder_build", b"encoder_build", "rendition", b"rendition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,6 +542,7 @@ class EncodeRecord(_message.Message):
     ENCODER_BUILD_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     RENDITIONS_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Resource name of the task. Format: `jobs/{job}/tasks/{task}`."""
     worker: _builtins.str
@@ -500,6 +551,8 @@ class EncodeRecord(_message.Message):
     """What encoded it: the version line of FFmpeg."""
     command: _builtins.str
     """The command that was run, quoted for a shell."""
+    encoder: _builtins.str
+    """FFmpeg's name for the encoder, for example `libx264`."""
     @_builtins.property
     def video(self) -> Global___EncodeVideoTask:
         """Pictures."""
@@ -522,10 +575,11 @@ class EncodeRecord(_message.Message):
         encoder_build: _builtins.str = ...,
         command: _builtins.str = ...,
         renditions: _abc.Iterable[Global___EncodedRendition] | None = ...,
+        encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "spec", b"spec", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "command", b"command", "encoder_build", b"encoder_build", "renditions", b"renditions", "spec", b"spec", "task", b"task", "video", b"video", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "command", b"command", "encoder", b"encoder", "encoder_build", b"encoder_build", "renditions", b"renditions", "spec", b"spec", "task", b"task", "video", b"video", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["video", "audio"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

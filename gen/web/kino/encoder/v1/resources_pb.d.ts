@@ -60,6 +60,14 @@ export declare type Capabilities = Message<"kino.encoder.v1.Capabilities"> & {
    * @generated from field: int32 core_count = 6;
    */
   coreCount: number;
+
+  /**
+   * Hardware encoders that its FFmpeg knows, each tried when the worker started. They are reported only: tasks are encoded
+   * in software, whose bytes another worker makes again.
+   *
+   * @generated from field: repeated kino.encoder.v1.HardwareEncoder hardware_encoders = 7;
+   */
+  hardwareEncoders: HardwareEncoder[];
 };
 
 /**
@@ -67,6 +75,47 @@ export declare type Capabilities = Message<"kino.encoder.v1.Capabilities"> & {
  * Use `create(CapabilitiesSchema)` to create a new message.
  */
 export declare const CapabilitiesSchema: GenMessage<Capabilities>;
+
+/**
+ * An encoder that needs a device, as it was found on a worker.
+ *
+ * @generated from message kino.encoder.v1.HardwareEncoder
+ */
+export declare type HardwareEncoder = Message<"kino.encoder.v1.HardwareEncoder"> & {
+  /**
+   * FFmpeg's name for it, for example `h264_nvenc`.
+   *
+   * @generated from field: string encoder = 1;
+   */
+  encoder: string;
+
+  /**
+   * What it encodes.
+   *
+   * @generated from field: kino.media.v1.VideoCodec video_codec = 2;
+   */
+  videoCodec: VideoCodec;
+
+  /**
+   * Whether some pictures came out of it.
+   *
+   * @generated from field: bool works = 3;
+   */
+  works: boolean;
+
+  /**
+   * Why none did, in FFmpeg's words; empty when it works.
+   *
+   * @generated from field: string problem = 4;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message kino.encoder.v1.HardwareEncoder.
+ * Use `create(HardwareEncoderSchema)` to create a new message.
+ */
+export declare const HardwareEncoderSchema: GenMessage<HardwareEncoder>;
 
 /**
  * Encodes one chunk in all rungs of one codec, decoding it once. Idempotent: an attempt writes to keys of its own.
@@ -234,6 +283,13 @@ export declare type EncodeVideoResult = Message<"kino.encoder.v1.EncodeVideoResu
    * @generated from field: string encoder_build = 3;
    */
   encoderBuild: string;
+
+  /**
+   * FFmpeg's name for the encoder, for example `libx264`.
+   *
+   * @generated from field: string encoder = 4;
+   */
+  encoder: string;
 };
 
 /**
@@ -346,6 +402,13 @@ export declare type EncodeAudioResult = Message<"kino.encoder.v1.EncodeAudioResu
    * @generated from field: string encoder_build = 3;
    */
   encoderBuild: string;
+
+  /**
+   * FFmpeg's name for the encoder, for example `libx264`.
+   *
+   * @generated from field: string encoder = 4;
+   */
+  encoder: string;
 };
 
 /**
@@ -548,6 +611,13 @@ export declare type EncodeRecord = Message<"kino.encoder.v1.EncodeRecord"> & {
    * @generated from field: repeated kino.encoder.v1.EncodedRendition renditions = 7;
    */
   renditions: EncodedRendition[];
+
+  /**
+   * FFmpeg's name for the encoder, for example `libx264`.
+   *
+   * @generated from field: string encoder = 8;
+   */
+  encoder: string;
 };
 
 /**
