@@ -139,6 +139,8 @@ class Collector:
         wait_s = (sweep.due_time - self._clock.now()).total_seconds()
         if wait_s > 0:
             return wait_s
+        if not await self._catalog.give_up(sweep):
+            return 0.0
         for prefix in sweep.prefixes:
             async for entry in self._objects.list(prefix):
                 await self._objects.delete(entry.key)

@@ -43,6 +43,8 @@ T = TypeVar("T", bound="Title | Series")
 LAST_SWEEP_AFTER = timedelta(hours=1)
 #: A playback reads the media it was started with, at most for as long as its token can be opened (a day).
 LAST_PLAY_AFTER = timedelta(hours=25)
+#: A replacement that failed can be tried again for so long, then it is given up.
+RETRY_WITHIN = timedelta(days=7)
 #: A page of anything stays well below the size of a message.
 PAGE_BYTES = 2 << 20
 _FORGET_ROWS = 2_000
@@ -226,6 +228,8 @@ class Catalog:
             media = _fill(session, media or _new_media(session, title_id, job), frames, renditions)
             new = title.begun(self._clock.now(), job, media.duration_ns, replaces=replaces)
             self._save(session, title, new)
+            if job == title.next_job and new is not title:
+                session.remove_sweep(self._sweep(title_id, job, RETRY_WITHIN))
             return MediaView(title=new, media=media, details=session.details(title_id, job))
 
         return await self._write(run)
@@ -240,8 +244,10 @@ class Catalog:
             if media is not None:
                 session.save_media(replace(media, version=media.version + 1, replaced=True), ())
             played = job == old.job and old.playable_time is not None
-            due = self._clock.now() + (LAST_PLAY_AFTER if played else LAST_SWEEP_AFTER)
-            session.add_sweep(Sweep(title_id=old.title_id, job=job, due_time=due, rounds=1))
+            session.add_sweep(self._sweep(old.title_id, job, LAST_PLAY_AFTER if played else LAST_SWEEP_AFTER))
+
+    def _sweep(self, title_id: str, job: str, after: timedelta) -> Sweep:
+        return Sweep(title_id=title_id, job=job, due_time=self._clock.now() + after, rounds=1)
 
     async def extend_timeline(
         self, title_id: str, job: str, starts: Sequence[int], *, planned: bool, highlights: bytes
@@ -331,6 +337,8 @@ class Catalog:
             media = session.media(title_id, job)
             if new is not old:
                 session.save_title(new)
+                if job == new.next_job:
+                    session.add_sweep(self._sweep(title_id, job, RETRY_WITHIN))
                 if media is not None:
                     session.save_media(replace(media, version=media.version + 1), ())
 
@@ -378,6 +386,21 @@ class Catalog:
     async def next_sweep(self) -> Sweep | None:
         """The objects to collect next, due or not."""
         return await self._store.read(lambda session: session.next_sweep())
+
+    async def give_up(self, sweep: Sweep) -> bool:
+        """Whether a due sweep may be made: a failed replacement is given up first, and swept later."""
+
+        def run(session: Session) -> bool:
+            title = session.title(sweep.title_id)
+            if title is None or not sweep.job or sweep.job != title.next_job:
+                return True
+            if title.next_error is None:
+                session.remove_sweep(sweep)
+            else:
+                self._save(session, title, title.changed(self._clock.now(), next_job="", next_error=None))
+            return False
+
+        return await self._store.write(run)
 
     async def swept(self, sweep: Sweep) -> None:
         """The objects are gone: forget their rows, in short transactions, and plan the next round."""

@@ -82,6 +82,12 @@ class House:
         return view.media.replaced, view.state, len(listed)
 
 
+async def swept(collector: Collector) -> None:
+    """Make all sweeps that are due."""
+    while await collector.collect_some() == 0:
+        pass
+
+
 @pytest.fixture
 def house(sql_database: Database) -> House:
     return House(sql_database)
@@ -192,4 +198,37 @@ async def test_replaced_media_is_collected_with_its_source_when_no_playback_can_
     assert await house.plays() == ("jobs/j2", State.PLAYABLE, 2)
     with pytest.raises(ObjectNotFound):
         await objects.stat(files["j1"][1])
+    await objects.close()
+
+
+async def test_a_failed_replacement_is_kept_for_a_retry_and_given_up_after_a_week(
+    house: House, tmp_path: Path
+) -> None:
+    objects = LocalObjects(tmp_path / "objects")
+    collector = Collector(house.catalog, objects, house.clock, asyncio.Event())
+    await house.begin("j1")
+    await house.publish("j1", 0, 1, 2, 3)
+    await house.begin("j2")
+    await house.publish("j2", 0)
+    key = f"media/{house.title_id}/j2/h264-480/0.m4s"
+    await objects.put(key, b"bytes")
+    await house.catalog.fail_media(house.title_id, "jobs/j2", b"why")
+    house.clock.advance(timedelta(days=6))
+    await swept(collector)
+    # A retry goes on with it, for as long as it takes.
+    await house.begin("j2", replaces=False)
+    house.clock.advance(timedelta(days=9))
+    await swept(collector)
+    assert [entry.key async for entry in objects.list()] == [key]
+    await house.catalog.fail_media(house.title_id, "jobs/j2", b"why")
+    house.clock.advance(timedelta(days=7))
+    await swept(collector)
+    title = (await house.catalog.get_media(house.title_id)).title
+    assert (title.job, title.next_job, title.next_error) == ("jobs/j1", "", None)
+    with pytest.raises(MediaReplaced):
+        await house.begin("j2", replaces=False)
+    house.clock.advance(timedelta(hours=1))
+    await swept(collector)
+    assert [entry.key async for entry in objects.list()] == []
+    assert await house.plays() == ("jobs/j1", State.COMPLETE, 4)
     await objects.close()

@@ -207,7 +207,7 @@ class Replacement(_message.Message):
         STATE_PROCESSING: Replacement._State.ValueType  # 1
         """It is being processed; its opening can't be played yet."""
         STATE_FAILED: Replacement._State.ValueType  # 2
-        """Its processing failed for good or was cancelled; `error` says why."""
+        """Its processing failed for good or was cancelled; `error` says why. Its job can be retried for a week, then it is given up."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How far it is."""
@@ -217,7 +217,7 @@ class Replacement(_message.Message):
     STATE_PROCESSING: Replacement.State.ValueType  # 1
     """It is being processed; its opening can't be played yet."""
     STATE_FAILED: Replacement.State.ValueType  # 2
-    """Its processing failed for good or was cancelled; `error` says why."""
+    """Its processing failed for good or was cancelled; `error` says why. Its job can be retried for a week, then it is given up."""
 
     JOB_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int

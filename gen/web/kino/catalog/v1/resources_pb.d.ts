@@ -290,7 +290,7 @@ export enum Replacement_State {
   PROCESSING = 1,
 
   /**
-   * Its processing failed for good or was cancelled; `error` says why.
+   * Its processing failed for good or was cancelled; `error` says why. Its job can be retried for a week, then it is given up.
    *
    * @generated from enum value: STATE_FAILED = 2;
    */
