@@ -22,6 +22,7 @@ from services.playback.cache import ChunkCache
 from services.playback.clients import BillingClient, CatalogClient, HistoryClient, IdentityClient
 from services.playback.disk import Edge
 from services.playback.edges import EdgeRegistry, EdgeReport, Edges
+from services.playback.folder import Folder
 from services.playback.leases import Leases
 from services.playback.player import Player
 from services.playback.readers import Readers
@@ -29,6 +30,7 @@ from services.playback.rpc import SERVICE, PlaybackServicer, register
 from services.playback.rpc_edge import EDGE_SERVICE, EdgeServicer, register_edge
 from services.playback.rpc_edges import SERVICE as EDGES_SERVICE
 from services.playback.rpc_edges import EdgeRegistryServicer, RemoteLeases, RemoteRegistry
+from services.playback.rpc_remembered import RememberedCatalog
 from services.playback.store import LeaseStore
 from services.playback.store_edges import SqlEdges
 from services.playback.store_sql import SqlLeases
@@ -66,13 +68,24 @@ def _books(ctx: Context) -> _Books:
     return _Books(leases=SqlLeases(database), registry=edges, edges=edges, dependencies=[stands_on])
 
 
-async def _edge(ctx: Context) -> Edge | None:
-    """The disk tier, where this node has one."""
-    budget_bytes = ctx.settings.edge_disk_bytes
-    if not budget_bytes:
+def _folder(ctx: Context) -> Folder | None:
+    """Where the disk tier is, where this node has one."""
+    settings = ctx.settings
+    return Folder(settings.edge_dir or settings.data_dir / "edge") if settings.edge_disk_bytes else None
+
+
+async def _edge(ctx: Context, folder: Folder | None) -> Edge | None:
+    if folder is None:
         return None
-    folder = ctx.settings.edge_dir or ctx.settings.data_dir / "edge"
-    return await asyncio.to_thread(Edge, ctx.objects, folder, budget_bytes, ctx.clock)
+    return await asyncio.to_thread(Edge, ctx.objects, folder, ctx.settings.edge_disk_bytes, ctx.clock)
+
+
+def _remembered(ctx: Context, folder: Folder | None) -> RememberedCatalog | None:
+    """What catalog told, over a restart too, where this node has a disk and may serve it."""
+    stale = timedelta(seconds=ctx.settings.playback_stale_s)
+    if folder is None or not stale:
+        return None
+    return RememberedCatalog(ctx.channels.stub(CatalogServiceStub), folder, stale, ctx.clock)
 
 
 def _beat(
@@ -108,10 +121,13 @@ async def build(ctx: Context) -> ServiceApp:
     books = _books(ctx)
     ttl = timedelta(seconds=ctx.settings.lease_ttl_s)
     leases = Leases(books.leases, ctx.clock, ttl)
-    catalog = CatalogClient(ctx.channels.stub(CatalogServiceStub))
-    titles = Titles(catalog, ctx.clock)
+    folder = _folder(ctx)
+    remembered = _remembered(ctx, folder)
+    catalog = CatalogClient(remembered or ctx.channels.stub(CatalogServiceStub))
+    # What is remembered on the disk has its own limit; both would add up.
+    titles = Titles(catalog, ctx.clock, 0.0 if remembered else ctx.settings.playback_stale_s)
     resume = Resume(HistoryClient(ctx.channels.stub(HistoryServiceStub)))
-    edge = await _edge(ctx)
+    edge = await _edge(ctx, folder)
     cache = ChunkCache(ctx.objects, ctx.settings.playback_cache_bytes, edge)
     readers = Readers(leases, ctx.clock)
     beat = _beat(ctx, books.registry, edge, cache, readers)
@@ -151,6 +167,8 @@ async def build(ctx: Context) -> ServiceApp:
     async def purge() -> None:
         """Forget leases whose tokens can't be opened any more, and edges that are gone."""
         while True:
+            if remembered is not None:
+                await asyncio.to_thread(remembered.purge)
             await books.leases.purge(ctx.clock.now() - 2 * TOKEN_TTL)
             if edges is not None:
                 await edges.forget()

@@ -38,6 +38,7 @@ from services.playback.model import (
     VideoCodec,
     VideoTrack,
 )
+from services.playback.rpc_remembered import RememberedCatalog
 from services.playback.usecases import Entitlement
 from services.runtime.errors import KinoError, Unavailable
 from services.runtime.status import error_of, forwarded
@@ -61,7 +62,7 @@ def _typed(error: grpc.aio.AioRpcError) -> KinoError:
 class CatalogClient:
     """See `titles.Catalog` and `usecases.Rights`."""
 
-    def __init__(self, stub: CatalogServiceStub) -> None:
+    def __init__(self, stub: CatalogServiceStub | RememberedCatalog) -> None:
         self._stub = stub
 
     async def media(self, title: str, job: str) -> TitleMedia:

@@ -13,7 +13,6 @@ import itertools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from services.playback.errors import SegmentCorrupt
 from services.playback.folder import File, Folder
@@ -62,10 +61,10 @@ class Rank:
 class Edge:
     """Reads objects from the disk where they are, else from the origin; keeps those worth it. A `Source`."""
 
-    def __init__(self, origin: ObjectStore, folder: Path, budget_bytes: int, clock: Clock) -> None:
+    def __init__(self, origin: ObjectStore, folder: Folder, budget_bytes: int, clock: Clock) -> None:
         """Takes over what an earlier process left in `folder`, and removes what is beyond the budget."""
         self._origin = origin
-        self._folder = Folder(folder)
+        self._folder = folder
         self._budget_bytes = budget_bytes
         self._clock = clock
         #: Reads of the origin, and why they were needed.
@@ -270,7 +269,8 @@ class Edge:
                 self._kept.add(file)
 
     def _remember(self) -> None:
-        self._folder.remember(_PLAYS, json.dumps(self._placement.counts()).encode())
+        counts = json.dumps(self._placement.counts()).encode()
+        self._folder.remember(_PLAYS, counts, self._clock.now())
 
     def _recall(self) -> None:
         data = self._folder.remembered(_PLAYS)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from services.playback.placement import Item
@@ -90,14 +91,32 @@ class Folder:
         """Remove a segment."""
         (self._path / file.name).unlink(missing_ok=True)
 
-    def remember(self, name: str, data: bytes) -> None:
-        """Write a state, `edge-…`, with its checksum before it."""
+    def remember(self, name: str, data: bytes, time: datetime) -> None:
+        """Write a state, `edge-…`, with its checksum before it and this as its time."""
         self._write(name, [hashlib.sha256(data).hexdigest().encode(), b"\n", data])
+        os.utime(self._path / name, (time.timestamp(), time.timestamp()))
 
-    def remembered(self, name: str) -> bytes | None:
-        """A state as it was written; None where there is none. A damaged one is told and put aside."""
+    def states(self, prefix: str) -> list[tuple[str, datetime]]:
+        """The states whose names begin so, and their times."""
+        return [
+            (entry.name, datetime.fromtimestamp(entry.stat().st_mtime, UTC))
+            for entry in os.scandir(self._path)
+            if entry.name.startswith(prefix) and _STATE.fullmatch(entry.name)
+        ]
+
+    def forget(self, name: str) -> None:
+        """Remove a state."""
+        (self._path / name).unlink(missing_ok=True)
+
+    def remembered(self, name: str, after: datetime | None = None) -> bytes | None:
+        """A state as it was written, unless before `after`; None where there is none.
+
+        A damaged one is told and put aside.
+        """
         path = self._path / name
         try:
+            if after is not None and path.stat().st_mtime < after.timestamp():
+                return None
             sha256, _, data = path.read_bytes().partition(b"\n")
         except FileNotFoundError:
             return None

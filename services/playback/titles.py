@@ -17,8 +17,6 @@ from services.runtime.logs import logger
 COMPLETE_S = 60.0
 #: One that is still growing.
 GROWING_S = 1.0
-#: How long an old answer serves while catalog can't be reached.
-STALE_S = 600.0
 #: Segments per question: little where one is awaited, much where all are wanted.
 PAGE = 100
 LONG_PAGE = 2000
@@ -64,9 +62,11 @@ class _Shelf:
 class Titles:
     """Titles as catalog last told them. Published segments never change, so they are asked for once."""
 
-    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, catalog: Catalog, clock: Clock, stale_s: float) -> None:
+        """`stale_s` is how long an old answer serves while catalog can't be reached."""
         self._catalog = catalog
         self._clock = clock
+        self._stale_s = stale_s
         #: By title and job.
         self._shelves: OrderedDict[_Key, _Shelf] = OrderedDict()
         self._asking: dict[_Key, asyncio.Task[TitleMedia]] = {}
@@ -89,7 +89,7 @@ class Titles:
         except (TitleNotFound, TitleReplaced):
             raise
         except KinoError as error:
-            if age_s > STALE_S:
+            if age_s > self._stale_s:
                 raise
             _log.warning("catalog does not answer, an older answer serves", title=title, reason=error.reason)
             return shelf.media

@@ -197,6 +197,13 @@ class Settings(BaseSettings):
     playback_cache_bytes: int = Field(
         default=64 << 20, ge=1 << 20, description="Memory for segments that a playback node keeps at hand."
     )
+    playback_stale_s: float = Field(
+        default=600.0,
+        ge=0,
+        le=30 * 86_400,
+        description="How long a playback node serves titles as catalog last told them while catalog can't be "
+        "reached; 0: not at all. A node with a disk does so after its own restart too.",
+    )
     edge_disk_bytes: int = Field(
         default=0,
         ge=0,

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ OPERATOR = "users/op"
 
 @asynccontextmanager
 async def node(tmp_path: Path, **settings: Any) -> AsyncIterator[Running]:
+    """A node with a disk, and all that it asks."""
     async with serving(
         tmp_path,
         clock=ManualClock(),
@@ -44,6 +46,18 @@ async def node(tmp_path: Path, **settings: Any) -> AsyncIterator[Running]:
         identity=accounts,
         playback=build_playback,
     ) as process:
+        yield process
+
+
+@asynccontextmanager
+async def alone(tmp_path: Path, at: timedelta = timedelta(), **settings: Any) -> AsyncIterator[Running]:
+    """The same node started again so much later, without its origin and the other services."""
+    clock = ManualClock()
+    clock.advance(at)
+    nobody = dict.fromkeys(("catalog", "history", "billing", "identity"), "127.0.0.1:9")
+    away = {"objects_dir": tmp_path / "empty", "endpoints": nobody}
+    given = settings_in(tmp_path, **{"edge_disk_bytes": 1 << 30, **away, **settings})
+    async with serving(tmp_path, clock=clock, settings=given, playback=build_playback) as process:
         yield process
 
 
@@ -141,6 +155,41 @@ async def test_a_segment_beyond_the_budget_is_told_as_such(tmp_path: Path, film:
         assert (answer.segment.kept, answer.segment.cause) == (False, pb.MISS_CAUSE_TOO_BIG)
         init = await explained(process, title, rendition_id="h264-240", segment_number=-1)
         assert init.segment.kept
+
+
+async def first_segment(process: Running, token: str) -> bytes:
+    async with viewer(process) as stub:
+        return (await play(stub, token, 0, max_height=240, segment_count=1)).stream()
+
+
+async def test_a_node_that_starts_without_origin_and_catalog_serves_what_it_keeps_to_who_has_a_lease(
+    tmp_path: Path, film: Film
+) -> None:
+    async with node(tmp_path) as process:
+        title = await Publisher(process, film).publish_all()
+        async with viewer(process) as stub:
+            token = (await start(stub, title)).lease.token
+        before = await first_segment(process, token)
+    async with alone(tmp_path, timedelta(seconds=30)) as process:
+        assert await first_segment(process, token) == before
+        async with viewer(process) as stub:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await start(stub, title)
+            whole = play(stub, token, 0, max_height=360)
+            assert await refused(whole) == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("stale_s", [0, 20])
+async def test_what_catalog_told_serves_no_longer_than_the_setting_allows(
+    tmp_path: Path, film: Film, stale_s: int
+) -> None:
+    async with node(tmp_path, playback_stale_s=stale_s) as process:
+        title = await Publisher(process, film).publish_all()
+        async with viewer(process) as stub:
+            token = (await start(stub, title)).lease.token
+        await first_segment(process, token)
+    async with alone(tmp_path, timedelta(seconds=30), playback_stale_s=stale_s) as process:
+        assert await refused(first_segment(process, token)) == "UNAVAILABLE"
 
 
 async def refused(call: Any) -> str:

@@ -12,6 +12,7 @@ from services.playback.cache import ChunkCache
 from services.playback.chunks import Chunks, Track
 from services.playback.disk import Edge, item_of
 from services.playback.errors import SegmentCorrupt
+from services.playback.folder import Folder
 from services.playback.placement import Item, Placement
 from services.runtime.clock import ManualClock
 from services.runtime.objects import ObjectNotFound
@@ -48,7 +49,7 @@ async def origin(tmp_path: Path) -> AsyncIterator[LocalObjects]:
 
 
 def edge_in(tmp_path: Path, origin: LocalObjects, clock: ManualClock, budget: int = 3 * SIZE) -> Edge:
-    return Edge(origin, tmp_path / "edge", budget, clock)
+    return Edge(origin, Folder(tmp_path / "edge"), budget, clock)
 
 
 async def watched(edge: Edge, title: str, number: int, times: int = 1) -> bytes:

@@ -7,11 +7,12 @@ import pytest
 
 from services.playback.errors import TitleNotFound, TitleReplaced
 from services.playback.model import Segment, TitleMedia
-from services.playback.titles import COMPLETE_S, GROWING_S, STALE_S, Titles
+from services.playback.titles import COMPLETE_S, GROWING_S, Titles
 from services.runtime.clock import ManualClock
 from services.runtime.errors import KinoError, Unavailable
 from tests.unit.playback.media import audio, segments, title, video
 
+STALE_S = 600.0
 WHOLE = title([video("h264-720"), audio("aac-128-und-0")])
 OLD = title([video("h264-720")], job="jobs/old", replaced=True)
 GROWING = title([video("h264-720", 1)], complete=False)
@@ -55,7 +56,7 @@ class Room:
 @pytest.fixture
 def room() -> Room:
     clock, catalog = ManualClock(), Shelf()
-    return Room(clock=clock, catalog=catalog, titles=Titles(catalog, clock))
+    return Room(clock=clock, catalog=catalog, titles=Titles(catalog, clock, STALE_S))
 
 
 @pytest.mark.parametrize(("media", "fresh_s"), [(WHOLE, COMPLETE_S), (GROWING, GROWING_S)])
