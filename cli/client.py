@@ -201,19 +201,20 @@ def _is_loss(error: grpc.aio.AioRpcError) -> bool:
     return reset or error.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def channel_to(url: str) -> grpc.aio.Channel:
+def channel_to(url: str, *options: tuple[str, object]) -> grpc.aio.Channel:
     """A channel to a gateway or an edge (`http://host:port` or `https://…`), without credentials.
 
-    Raises `InvalidArgument` when that is no such address.
+    `options` of gRPC are added. Raises `InvalidArgument` when that is no such address.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidArgument("url", f"{url} is no address of a Kino; it looks like http://127.0.0.1:8080.")
-    options = (*CHANNEL_OPTIONS, ("grpc.http2.lookahead_bytes", _STREAM_WINDOW_BYTES))
+    window = ("grpc.http2.lookahead_bytes", _STREAM_WINDOW_BYTES)
+    merged = tuple(dict([*CHANNEL_OPTIONS, window, *options]).items())
     target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     if parts.scheme == "https":
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
-    return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=merged)
+    return grpc.aio.insecure_channel(target, options=merged)
 
 
 @asynccontextmanager

@@ -19,6 +19,12 @@ from services.runtime.errors import Unavailable
 
 #: An edge that can't be reached within this time is passed over.
 EDGE_WITHIN_S = 3.0
+#: One that froze is noticed within 20 s: gRPC alone waits a minute for the answer to a ping.
+_EDGE_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ async def stream(
     reached = _Reached()
     for address in edges:
         with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
-            async with channel_to(address) as channel:
+            async with channel_to(address, *_EDGE_OPTIONS) as channel:
                 async with asyncio.timeout(EDGE_WITHIN_S):
                     await channel.channel_ready()
                 async for message in playback_pb2_grpc.PlaybackServiceStub(channel).Play(request):

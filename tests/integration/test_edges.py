@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,11 +25,13 @@ from services.catalog.bootstrap import build as build_catalog
 from services.history.bootstrap import build as build_history
 from services.playback import edges
 from services.playback.bootstrap import build as build_playback
+from services.playback.store_edges import SqlEdges
 from services.runtime.app import Running
-from services.runtime.testing import bearer, channel_of, serving, user_token
+from services.runtime.testing import bearer, channel_of, serving, settings_in, user_token
+from tests.engines.process import free_port
 from tests.support.edges import EdgeNode
 from tests.support.long_title import LongTitle
-from tests.support.published import Film
+from tests.support.published import Film, Publisher
 from tests.support.stack import refusal
 from tests.support.streams import play
 from tests.support.watching import VIEWER, Plans, accounts, start
@@ -154,6 +158,52 @@ async def test_streams_of_an_edge_that_is_lost_go_on_at_the_next_and_at_last_at_
 
 def states(found: list[api.Edge]) -> dict[str, Any]:
     return {edge.address: edge.state for edge in found}
+
+
+async def test_a_stream_of_an_edge_that_froze_goes_on_at_the_next(
+    origin: Running, nodes: dict[str, EdgeNode], film: Film
+) -> None:
+    title = await LONG.publish(origin, film)
+    async with channel_of(origin, user_token(origin, VIEWER, "viewer")) as channel:
+        gateway = Gateway(channel=channel)
+        viewer = Viewer(started=await start(PlaybackServiceStub(channel), title))
+        watching = asyncio.create_task(viewer.watch(gateway))
+        await viewer.halted.wait()
+        frozen = nodes[viewer.started.edge_addresses[0]].process.pid
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            viewer.go.set()
+            await watching
+            assert gateway.plays == 0
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        whole = await play(PlaybackServiceStub(channel), viewer.started.lease.token, 0)
+    assert bytes(viewer.data) == b"".join(chunk.data for chunk in whole.media)
+
+
+async def test_an_edge_on_the_shared_database_sends_viewers_to_itself_and_says_when_it_leaves(
+    tmp_path: Path, film: Film
+) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    settings = settings_in(tmp_path, grpc_port=port, edge_address=address, edge_disk_bytes=1 << 26)
+    plans = Plans(limits={VIEWER: 9})
+    async with serving(
+        tmp_path,
+        settings=settings,
+        catalog=build_catalog,
+        billing=plans.build,
+        identity=accounts,
+        playback=build_playback,
+    ) as both:
+        title = await Publisher(both, film).publish_all()
+        await known(both, lambda found: states(found) == {address: api.Edge.STATE_LIVE})
+        async with channel_of(both, user_token(both, VIEWER, "viewer")) as channel:
+            assert list((await start(PlaybackServiceStub(channel), title)).edge_addresses) == [address]
+        database = both.context.database("playback")
+        both.apps[-1].leave()
+        await both.apps[-1].close()
+        assert [each.report.leaving for each in await SqlEdges(database).edges()] == [True]
 
 
 async def test_an_edge_streams_on_a_lease_of_the_origin_ends_it_there_and_starts_nothing(
