@@ -1,24 +1,27 @@
 """Shuts itself in, then becomes the program it was asked to run; `sandbox` runs it, no service does.
 
-Run as `python -I -S child.py POLICY COMMAND…`, `POLICY` being JSON (see `sandbox.Policy`). It is a program of
-its own, with the standard library only, because what it does to itself must never happen in a server: a new
-user and network namespace, a system call filter, Landlock rules and resource limits. Exit code 97 means that
-it could not shut itself in as asked, and that the command was not started.
+Run as `python -I -S child.py POLICY COMMAND…`, `POLICY` being a dictionary as `sandbox` packs it. It is a
+program of its own, with the standard library only, because what it does to itself must never happen in a
+server: a new user and network namespace, a system call filter, Landlock rules and resource limits. Exit code
+97 means that it could not shut itself in as asked, and that the command was not started.
+
+Every command pays for what is imported here: `json`, `socket` or `typing` would each take as long as Python's
+own start.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import json
+import marshal
 import os
-import platform
 import resource
-import signal
-import socket
 import struct
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 REFUSED = 97
 #: The source is always this descriptor, so that commands read the same everywhere.
@@ -26,6 +29,7 @@ SOURCE_FD = 3
 
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+SIGKILL = 9
 SECCOMP_MODE_FILTER = 2
 
 # include/uapi/linux/audit.h, and each machine's numbers for: socket, ptrace, process_vm_readv,
@@ -55,9 +59,10 @@ def enter_namespace() -> bool:
 
 def filter_calls() -> bool:
     """Refuses the system calls that open sockets or reach into other processes."""
-    if platform.machine() not in MACHINES:
+    machine = os.uname().machine
+    if machine not in MACHINES:
         return False
-    arch, calls = MACHINES[platform.machine()]
+    arch, calls = MACHINES[machine]
     load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
     kill, refuse, allow = 0x80000000, 0x00050000 | errno.EACCES, 0x7FFF0000
     program = [(load, 0, 0, 4), (equal, 1, 0, arch), (give, 0, 0, kill), (load, 0, 0, 0)]
@@ -131,6 +136,8 @@ def shut_in(policy: dict[str, Any]) -> dict[str, int]:
 
 def _refused(attempt: str) -> int:
     """Whether the sandbox really refuses what it should: 1 when it does."""
+    import socket
+
     try:
         if attempt == "network":
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -148,15 +155,17 @@ def _refused(attempt: str) -> int:
 
 
 def main() -> None:
-    policy = json.loads(sys.argv[1])
+    policy = marshal.loads(bytes.fromhex(sys.argv[1]))
     held = shut_in(policy)
     # Die with the parent. Only now: a new user namespace may clear the wish.
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(PR_SET_PDEATHSIG, SIGKILL)
     if os.getppid() != policy["parent"]:
         sys.exit(REFUSED)
     command = sys.argv[2:]
     if not command:
         held |= {"network_refused": _refused("network"), "files_refused": _refused("files")}
+        import json
+
         print(json.dumps(held))
         return
     if not (held["namespace"] or held["seccomp"]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import marshal
 import os
 import re
 import shlex
@@ -123,7 +124,7 @@ def ffmpeg() -> str:
 
 def _policy(command: Command, source_fd: int | None) -> str:
     read = [*SYSTEM_PATHS, command.argv[0] if command.argv else sys.executable, *map(str, command.read)]
-    return json.dumps(
+    packed = marshal.dumps(
         {
             "parent": os.getpid(),
             "nice": command.nice,
@@ -133,6 +134,7 @@ def _policy(command: Command, source_fd: int | None) -> str:
             "source_fd": source_fd,
         }
     )
+    return packed.hex()
 
 
 def _environment() -> dict[str, str]:
