@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
+from services.media.testfilm import FilmSpec
 from services.media.time import NS_PER_SECOND
 from tests.acceptance.browsing import SLOW_MS, Visitor, chromium
-from tests.support.stack import OPERATOR, VIEWER, Stack
+from tests.support.stack import OPERATOR, VIEWER, Stack, film_file
 
 pytestmark = pytest.mark.browser
 
@@ -266,6 +269,39 @@ def test_a_publisher_uploads_a_film_and_sees_it_encoded(arrive: Arrive, short_fi
     expect(page.locator(".job .badge", has_text="Complete")).to_be_visible(timeout=SLOW_MS)
     page.get_by_role("link", name="Watch").click()
     visitor.wait_for_frames(1)
+
+
+def test_a_publisher_replaces_a_film_and_sees_the_newer_one(
+    arrive: Arrive, short_film: Path, tmp_path: Path
+) -> None:
+    visitor = arrive(OPERATOR)
+    page = visitor.page
+    page.get_by_role("link", name="Upload").click()
+    page.get_by_label("Choose a file").set_input_files(short_film)
+    page.get_by_label("Title", exact=True).fill("Sent twice")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    watch = page.get_by_role("link", name="Watch")
+    watch.wait_for(timeout=SLOW_MS)
+    place = re.sub(r"[?].*", "", (watch.get_attribute("href") or "").removeprefix("#"))
+    visitor.go(place)
+    expect(page.get_by_text("6 s", exact=True)).to_be_visible()
+
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(bytes(range(256)) * 64)
+    page.get_by_role("button", name="Replace the film").click()
+    page.get_by_label("Choose a file").set_input_files(noise)
+    expect(page.get_by_role("alert").filter(has_text="not a film")).to_be_visible(timeout=SLOW_MS)
+    page.get_by_role("button", name="Choose another file").click()
+    shorter = FilmSpec(seconds=Fraction(4), width=320, height=180, cuts=(2.1,), loud=None)
+    with ThreadPoolExecutor() as pool:  # this thread's event loop is the browser's
+        made = pool.submit(film_file, tmp_path / "shorter.mp4", shorter).result()
+    page.get_by_label("Choose a file").set_input_files(made)
+    expect(page.locator(".job .badge", has_text="Complete")).to_be_visible(timeout=SLOW_MS)
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("4 s", exact=True)).to_be_visible(timeout=SLOW_MS)
+    page.get_by_role("button", name="Play").click()
+    visitor.wait_for_frames(1)
+    assert 3.9 < visitor.video("v => v.duration") < 4.1
 
 
 def test_an_upload_goes_on_after_the_page_was_reloaded(arrive: Arrive, stack: Stack, tmp_path: Path) -> None:

@@ -127,4 +127,12 @@ describe("ResumeStore", () => {
     storage.setItem("kino.upload.5.7.a.mp4", "{broken");
     expect(new ResumeStore(storage).find(file)).toBeUndefined();
   });
+
+  it("tells the upload of a new title from one that replaces a film", () => {
+    const store = new ResumeStore(new MemoryStorage());
+    store.remember(file, begun, "titles/t");
+    expect([store.find(file), store.find(file, "titles/s"), store.find(file, "titles/t")]).toEqual([undefined, undefined, begun]);
+    store.forget(file, "titles/t");
+    expect(store.find(file, "titles/t")).toBeUndefined();
+  });
 });

@@ -1,7 +1,7 @@
 import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { Code } from "@connectrpc/connect";
-import { Availability_State, Title_State, type Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
+import { Availability_State, Replacement_State, Title_State, type Title } from "kino-stubs/kino/catalog/v1/resources_pb.js";
 import type { View } from "kino-stubs/kino/history/v1/resources_pb.js";
 import { api, session } from "../api/clients";
 import { isCode, sentenceOfStatus } from "../api/errors";
@@ -15,6 +15,7 @@ import { Art } from "../ui/art";
 import { Icon } from "../ui/icon";
 import { WatchButton } from "../ui/watch_button";
 import { titleNote } from "./home";
+import { ReplacementNote } from "./replace_film";
 import { isReady } from "./series";
 import { TitleTools } from "./title_tools";
 
@@ -42,7 +43,8 @@ async function load(name: string, signal: AbortSignal): Promise<Shown> {
 export function TitlePage({ id, play }: { id: string; play: boolean }) {
   const { value, error, reload } = useLoad((signal) => load(`titles/${id}`, signal), [id, profile.value?.name]);
   const [playing, setPlaying] = useState<{ fromS: number | undefined } | undefined>(play ? { fromS: undefined } : undefined);
-  const changing = value && [Title_State.PROCESSING, Title_State.PLAYABLE].includes(value.title.state);
+  const changing =
+    value && ([Title_State.PROCESSING, Title_State.PLAYABLE].includes(value.title.state) || value.title.replacement?.state === Replacement_State.PROCESSING);
   useEffect(() => {
     if (!changing) return;
     const timer = setInterval(reload, REFRESH_MS);
@@ -83,6 +85,7 @@ export function TitlePage({ id, play }: { id: string; play: boolean }) {
           </p>
         )}
         <TitleStateNote title={title} />
+        <ReplacementNote title={title} />
         {titleNote(title) && <Badge tone="plain">{titleNote(title)}</Badge>}
         <div class="tools">
           <WatchButton subject={title.name} />

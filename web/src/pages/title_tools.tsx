@@ -8,11 +8,12 @@ import { announce, Dialog, ErrorNote } from "../ui/basics";
 import { textOf, titleText, type TitleText } from "../lib/title_text";
 import { TitleFields } from "../ui/title_fields";
 import { PictureDialog } from "./picture";
+import { ReplaceFilm } from "./replace_film";
 import { RightsDialog } from "./rights";
 
 /** What the owner of a title can do with it. */
 export function TitleTools({ title, onChange }: { title: Title; onChange: () => void }) {
-  const [open, setOpen] = useState<"edit" | "picture" | "rights" | "delete" | undefined>(undefined);
+  const [open, setOpen] = useState<"edit" | "picture" | "rights" | "replace" | "delete" | undefined>(undefined);
   const { busy, error, run } = useAct();
   const close = () => setOpen(undefined);
   const done = () => (close(), onChange());
@@ -35,6 +36,11 @@ export function TitleTools({ title, onChange }: { title: Title; onChange: () => 
         Where and when
       </button>
       {title.job && (
+        <button type="button" class="button small" onClick={() => setOpen("replace")}>
+          Replace the film
+        </button>
+      )}
+      {title.job && (
         <a class="button small" href={`#/jobs/${idOf(title.job)}`}>
           How it was processed
         </a>
@@ -46,6 +52,7 @@ export function TitleTools({ title, onChange }: { title: Title; onChange: () => 
       {open === "edit" && <EditTitle title={title} onClose={close} onDone={done} />}
       {open === "picture" && <PictureDialog name={title.name} has={title.artwork !== undefined} titles={[title]} onClose={close} onDone={done} />}
       {open === "rights" && <RightsDialog title={title} onClose={close} onDone={done} />}
+      {open === "replace" && <ReplaceFilm title={title} onClose={done} />}
       {open === "delete" && <DeleteTitle title={title} onClose={close} />}
     </div>
   );

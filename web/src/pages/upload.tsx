@@ -38,7 +38,7 @@ export function UploadPage() {
   );
 }
 
-function DropZone({ onFile }: { onFile: (file: File) => void }) {
+export function DropZone({ onFile }: { onFile: (file: File) => void }) {
   const input = useRef<HTMLInputElement>(null);
   const [over, setOver] = useState(false);
   const take = (files: FileList | null | undefined) => {
@@ -134,7 +134,7 @@ const FileLine = ({ file }: { file: File }) => (
 );
 
 /** A file on its way: sent, checked, then encoded, all on one panel. */
-function Sending({ uploader, onAgain }: { uploader: Uploader; onAgain: () => void }) {
+export function Sending({ uploader, onAgain, once = false }: { uploader: Uploader; onAgain: () => void; once?: boolean }) {
   const [upload, setUpload] = useState<Upload | undefined>(undefined);
   const { busy, error, run } = useAct();
   const send = () => void run(async () => setUpload(await uploader.run()));
@@ -152,7 +152,7 @@ function Sending({ uploader, onAgain }: { uploader: Uploader; onAgain: () => voi
   return (
     <div class="panel">
       <FileLine file={uploader.file} />
-      {upload ? <Encoding upload={upload} onAgain={onAgain} /> : <Transfer uploader={uploader} busy={busy} />}
+      {upload ? <Encoding upload={upload} onAgain={once ? undefined : onAgain} /> : <Transfer uploader={uploader} busy={busy} />}
       <ErrorNote error={error} />
       {!upload && (
         <div class="buttons">
@@ -210,16 +210,18 @@ function Transfer({ uploader, busy }: { uploader: Uploader; busy: boolean }) {
   );
 }
 
-function Encoding({ upload, onAgain }: { upload: Upload; onAgain: () => void }) {
+function Encoding({ upload, onAgain }: { upload: Upload; onAgain: (() => void) | undefined }) {
   const { job, error } = useJob(upload.job);
   return (
     <>
       <ErrorNote error={error} />
       {job ? <JobProgress job={job} /> : <Loading what="the job" />}
       <div class="buttons">
-        <button type="button" class="button" onClick={onAgain}>
-          <Icon name="plus" size={18} /> Upload another film
-        </button>
+        {onAgain && (
+          <button type="button" class="button" onClick={onAgain}>
+            <Icon name="plus" size={18} /> Upload another film
+          </button>
+        )}
         <a class="button" href={`#/jobs/${idOf(upload.job)}`}>
           Details
         </a>
@@ -272,7 +274,11 @@ function UploadLine({ upload, onChange }: { upload: Upload; onChange: () => void
         <span class="dim">
           {bytes(Number(upload.sizeBytes))} · {dateTime(upload.createTime)}
         </span>
-        {receiving && <span class="dim">{bytes(Number(upload.receivedBytes))} are there; choose the same file again to go on.</span>}
+        {receiving && (
+          <span class="dim">
+            {bytes(Number(upload.receivedBytes))} are there; choose the same file again{upload.replace && <a href={`#/${upload.title}`}> where it replaces a film</a>} to go on.
+          </span>
+        )}
         {upload.error && <span class="bad-text">{sentenceOfStatus(upload.error)}</span>}
         <ErrorNote error={error} />
       </div>

@@ -17,8 +17,9 @@ type Store = Pick<Storage, "getItem" | "setItem" | "removeItem">;
 export class ResumeStore {
   constructor(private readonly store: Store) {}
 
-  find(file: FileIdentity): BegunUpload | undefined {
-    const text = this.store.getItem(key(file));
+  /** What was begun of a file: for the title that it replaces, or (empty) for a new one. */
+  find(file: FileIdentity, replaces = ""): BegunUpload | undefined {
+    const text = this.store.getItem(key(file, replaces));
     if (!text) return undefined;
     try {
       const begun = JSON.parse(text) as BegunUpload;
@@ -28,13 +29,13 @@ export class ResumeStore {
     }
   }
 
-  remember(file: FileIdentity, begun: BegunUpload): void {
-    this.store.setItem(key(file), JSON.stringify(begun));
+  remember(file: FileIdentity, begun: BegunUpload, replaces = ""): void {
+    this.store.setItem(key(file, replaces), JSON.stringify(begun));
   }
 
-  forget(file: FileIdentity): void {
-    this.store.removeItem(key(file));
+  forget(file: FileIdentity, replaces = ""): void {
+    this.store.removeItem(key(file, replaces));
   }
 }
 
-const key = (file: FileIdentity): string => `kino.upload.${file.size}.${file.lastModified}.${file.name}`;
+const key = (file: FileIdentity, replaces: string): string => `kino.upload.${replaces && `${replaces}.`}${file.size}.${file.lastModified}.${file.name}`;

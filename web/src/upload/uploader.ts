@@ -18,8 +18,8 @@ const PART_TIMEOUT_MS = 300_000;
 const COMPLETE_TIMEOUT_MS = 600_000;
 
 /** What was begun from this file and can go on; forgets what the server has given up. */
-export async function findBegun(file: File, signal: AbortSignal): Promise<BegunUpload | undefined> {
-  const begun = resumes.find(file);
+export async function findBegun(file: File, signal: AbortSignal, replaces = ""): Promise<BegunUpload | undefined> {
+  const begun = resumes.find(file, replaces);
   if (!begun) return undefined;
   try {
     const { upload } = await api.ingest.getUpload({ name: begun.upload }, { signal });
@@ -27,12 +27,15 @@ export async function findBegun(file: File, signal: AbortSignal): Promise<BegunU
   } catch (error) {
     if (!isCode(error, Code.NotFound, Code.PermissionDenied)) throw error;
   }
-  resumes.forget(file);
+  resumes.forget(file, replaces);
   return undefined;
 }
 
 /** What a new upload is of. */
 export type NewTitle = ReturnType<typeof titleText> & { readonly unpublished: boolean; readonly highlights: readonly Span[] };
+
+/** A title whose film is replaced. Format of `name`: `titles/{title}`. */
+export type OldTitle = { readonly name: string; readonly displayName: string };
 
 export type Phase = "starting" | "sending" | "checking" | "refused" | "done";
 
@@ -43,14 +46,17 @@ export class Uploader {
   readonly bytesPerSecond = signal(0);
   readonly secondsLeft = signal<number | undefined>(undefined);
   readonly upload = signal<Upload | undefined>(undefined);
+  readonly #replaces: string;
   #stop = new AbortController();
   #sum: Promise<Uint8Array> | undefined;
 
   constructor(
     readonly file: File,
-    /** Words for a new title; not needed when the upload was begun before. */
-    private readonly title: NewTitle | undefined,
-  ) {}
+    /** Words for a new title; not needed when the upload was begun before. Or the title whose film it replaces. */
+    private readonly title: NewTitle | OldTitle | undefined,
+  ) {
+    this.#replaces = title && "name" in title ? title.name : "";
+  }
 
   /** Sends what is missing and completes. Resolves with the upload and its job. */
   async run(): Promise<Upload> {
@@ -58,7 +64,7 @@ export class Uploader {
     this.phase.value = "starting";
     this.#sum ??= sumInWorker(this.file);
     this.#sum.catch(() => (this.#sum = undefined));
-    const begun = resumes.find(this.file) ?? (await this.#begin());
+    const begun = resumes.find(this.file, this.#replaces) ?? (await this.#begin());
     this.phase.value = "sending";
     await this.#send(begun);
     this.phase.value = "checking";
@@ -66,7 +72,7 @@ export class Uploader {
     const options = { timeoutMs: COMPLETE_TIMEOUT_MS, signal: this.#stop.signal };
     const { upload } = await api.ingest.completeUpload({ name: begun.upload, sha256 }, options).catch((error: unknown) => this.#refused(begun, error));
     if (!upload) throw new Error("The server answered without an upload");
-    resumes.forget(this.file);
+    resumes.forget(this.file, this.#replaces);
     this.upload.value = upload;
     this.phase.value = "done";
     return upload;
@@ -80,13 +86,13 @@ export class Uploader {
   /** Gives the upload up for good. */
   async cancel(): Promise<void> {
     this.pause();
-    const begun = resumes.find(this.file);
+    const begun = resumes.find(this.file, this.#replaces);
     if (!begun) return;
     await api.ingest.cancelUpload({ name: begun.upload });
     await this.#abandon(begun);
   }
 
-  /** A file that is no film is refused for good: its upload is over, so neither it nor its empty title is kept. */
+  /** A file that is no film is refused for good: its upload is over, so neither it nor a title that is still empty is kept. */
   async #refused(begun: BegunUpload, error: unknown): Promise<never> {
     if (reasonOf(error).startsWith("SOURCE_")) {
       await this.#abandon(begun);
@@ -96,7 +102,8 @@ export class Uploader {
   }
 
   async #abandon(begun: BegunUpload): Promise<void> {
-    resumes.forget(this.file);
+    resumes.forget(this.file, this.#replaces);
+    if (this.#replaces) return;
     // The title stays visible to its owner, who can delete it there too.
     await api.catalog.deleteTitle({ name: begun.title }).catch(() => undefined);
   }
@@ -104,16 +111,23 @@ export class Uploader {
   /** Makes title and upload. Their ids are kept until answered, so a second try continues the first. */
   async #begin(): Promise<BegunUpload> {
     if (!this.title) throw new Error("A new upload needs a title");
-    const { highlights, ...words } = this.title;
     const { file } = this;
     const identity = `${file.size}:${file.lastModified}:${file.name}`;
-    const { title } = await once(`title:${identity}:${JSON.stringify(words)}`, (requestId) => api.catalog.createTitle({ title: words, requestId }));
-    const name = title?.name ?? "";
+    const name = "name" in this.title ? this.title.name : await createTitle(identity, this.title);
+    const highlights = "name" in this.title ? [] : this.title.highlights;
+    const replace = this.#replaces !== "";
     const { upload, partSizeBytes } = await once(`upload:${identity}:${name}:${JSON.stringify(highlights)}`, (requestId) =>
-      api.ingest.createUpload({ title: name, fileName: file.name.slice(0, 1000), sizeBytes: BigInt(file.size), highlights: highlights.map(highlightOf), requestId }),
+      api.ingest.createUpload({
+        title: name,
+        fileName: file.name.slice(0, 1000),
+        sizeBytes: BigInt(file.size),
+        highlights: highlights.map(highlightOf),
+        replace,
+        requestId,
+      }),
     );
-    const begun = { upload: upload?.name ?? "", title: name, displayName: words.displayName, partSizeBytes: Number(partSizeBytes) };
-    resumes.remember(file, begun);
+    const begun = { upload: upload?.name ?? "", title: name, displayName: this.title.displayName, partSizeBytes: Number(partSizeBytes) };
+    resumes.remember(file, begun, this.#replaces);
     return begun;
   }
 
@@ -140,6 +154,11 @@ export class Uploader {
     };
     return sendParts(this.file.size, begun.partSizeBytes, port, this.#stop.signal);
   }
+}
+
+async function createTitle(identity: string, { highlights: _, ...words }: NewTitle): Promise<string> {
+  const { title } = await once(`title:${identity}:${JSON.stringify(words)}`, (requestId) => api.catalog.createTitle({ title: words, requestId }));
+  return title?.name ?? "";
 }
 
 async function readPart(file: File, from: number, to: number): Promise<Part> {
