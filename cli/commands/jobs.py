@@ -11,22 +11,13 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from cli.client import Kino, Patience, connect
+from cli.commands.verify import verify
 from cli.main import State, run
 from cli.output import Output, as_dict
-from kino.catalog.v1 import catalog_pb2
-from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
-from kino.encoder.v1 import encoder_pb2 as encoder_api
-from kino.encoder.v1 import resources_pb2 as encoder_pb2
-from kino.encoder.v1.encoder_pb2_grpc import EncoderServiceStub
 from kino.scheduler.v1 import resources_pb2, scheduler_pb2, scheduler_pb2_grpc
 from services.runtime.errors import FailedPrecondition
-from services.runtime.status import error_of
 
 Job = resources_pb2.Job
-#: How often another worker than the first is asked for: the gateway takes them in turn.
-ASK_ELSEWHERE = 4
-#: An encode takes as long as it took.
-VERIFY_TIMEOUT_S = 1800.0
 
 
 class JobFailed(FailedPrecondition):
@@ -40,7 +31,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     jobs = typer.Typer(no_args_is_help=True, help="Encoding jobs and workers.")
     jobs.command("list")(list_jobs)
-    for command in (watch, explain, cancel, pause, resume, retry, prioritize, workers, verify):
+    for command in (watch, explain, cancel, pause, resume, retry, prioritize, workers, readmit, verify):
         jobs.command()(command)
     app.add_typer(jobs, name="jobs")
 
@@ -248,7 +239,7 @@ def workers(
                     ("worker", "hardware encoder", "works", "why not"), _hardware(answer.workers)
                 )
                 return
-            columns = ("worker", "connected", "slots", "ffmpeg", "sandbox", "hardware encoders")
+            columns = ("worker", "connected", "slots", "ffmpeg", "sandbox", "hardware encoders", "quarantine")
             state.output.messages(answer.workers, columns, map(_worker, answer.workers))
 
     run(work)
@@ -263,6 +254,7 @@ def _worker(worker: resources_pb2.Worker) -> tuple[str, ...]:
         can.ffmpeg_version,
         ", ".join(can.sandbox),
         ", ".join(one.encoder for one in can.hardware_encoders if one.works) or "none works",
+        _quarantine(worker),
     )
 
 
@@ -274,90 +266,26 @@ def _hardware(workers: Iterable[resources_pb2.Worker]) -> list[tuple[str, ...]]:
     ]
 
 
-class EncodesDiffer(FailedPrecondition):
-    """{count} of {total} segments came out differently on another worker; the table says which."""
+def _quarantine(worker: resources_pb2.Worker) -> str:
+    """Why it gets no tasks, and until when."""
+    if not worker.quarantine_reason:
+        return ""
+    end = "until `kino jobs readmit`"
+    if worker.HasField("quarantine_end_time"):
+        end = f"until {worker.quarantine_end_time.ToDatetime():%H:%M:%S} UTC"
+    return f"{end}: {worker.quarantine_reason}"
 
-    reason = "ENCODES_DIFFER"
-    fields = ("count", "total")
 
-
-def verify(
-    context: typer.Context,
-    title: Annotated[str, typer.Argument(help="`titles/…`")],
-    sample: Annotated[str, typer.Option(help="Share of the encodes to repeat.")] = "5%",
-    seed: Annotated[str, typer.Option(help="Decides which ones.")] = "",
-) -> None:
-    """Encode a sample of a title's segments again, on other workers, and compare the bytes.
-
-    Example: kino jobs verify titles/… --sample 5%
-    """
+def readmit(context: typer.Context, worker: Annotated[str, typer.Argument(help="`workers/…`")]) -> None:
+    """End a worker's quarantine: it gets tasks again."""
     state: State = context.obj
-    share = _share(sample)
 
     async def work() -> None:
         async with connect(state.url) as kino:
-            answer = await kino.stub(CatalogServiceStub).GetTitle(catalog_pb2.GetTitleRequest(name=title))
-            checked = [
-                await _again(kino, record) for record in await _records(kino, answer.title.job, share, seed)
-            ]
-            rows = [
-                (segment.rendition_id, segment.number, _same(segment), one.worker)
-                for one in checked
-                for segment in one.segments
-            ]
-            state.output.messages(checked, ("rendition", "segment", "bytes", "repeated by"), rows)
-            differing = sum(not same for same in (row[2] == "same" for row in rows))
-            if differing:
-                raise EncodesDiffer(differing, len(rows))
-            state.output.say(f"{len(rows)} segments came out byte for byte the same.")
+            answer = await _stub(kino).ReadmitWorker(scheduler_pb2.ReadmitWorkerRequest(name=worker))
+            state.output.facts({"worker": answer.worker.name, "quarantine": "none"})
 
     run(work)
-
-
-def _same(segment: encoder_pb2.VerifiedSegment) -> str:
-    return "same" if segment.published_sha256 == segment.repeated_sha256 else "DIFFERENT"
-
-
-def _share(text: str) -> float:
-    """A share given as `5%` or `0.05`."""
-    try:
-        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise typer.BadParameter(f"{text} is no share: give, for example, 5%")
-    return value
-
-
-async def _records(kino: Kino, job: str, share: float, seed: str) -> list[encoder_pb2.EncodeRecord]:
-    """A sample of the encodes of a job; at least one."""
-    found: list[encoder_pb2.EncodeRecord] = []
-    request = scheduler_pb2.ListEncodeRecordsRequest(
-        name=job, page_size=100, sample_share=share, sample_seed=seed
-    )
-    while True:
-        page = await _stub(kino).ListEncodeRecords(request)
-        found += page.records
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
-    if found:
-        return found
-    first = scheduler_pb2.ListEncodeRecordsRequest(name=job, page_size=1)
-    return list((await _stub(kino).ListEncodeRecords(first)).records)
-
-
-async def _again(kino: Kino, record: encoder_pb2.EncodeRecord) -> encoder_api.VerifyEncodeResponse:
-    """An encode repeated by another worker; by the same one where none answers."""
-    stub = kino.stub(EncoderServiceStub)
-    for elsewhere in (*[True] * ASK_ELSEWHERE, False):
-        request = encoder_api.VerifyEncodeRequest(record=record, elsewhere=elsewhere)
-        try:
-            return await stub.VerifyEncode(request, timeout=VERIFY_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            if not elsewhere or error_of(error).reason != "SAME_WORKER":
-                raise
-    raise AssertionError("the last request accepts any worker")
 
 
 def _stub(kino: Kino) -> scheduler_pb2_grpc.SchedulerServiceStub:

@@ -17,7 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SameWorker(FailedPrecondition):
-    """{worker} did the encode itself; ask again for another worker."""
+    """{worker} is not to repeat this encode; ask again for another worker."""
 
     reason = "SAME_WORKER"
     fields = ("worker",)
@@ -46,7 +46,7 @@ class EncoderServicer(EncoderServiceServicer):
     ) -> api.VerifyEncodeResponse:
         """See the contract."""
         name = f"workers/{self._worker.worker_id}"
-        if request.elsewhere and request.record.worker == name:
+        if (request.elsewhere and request.record.worker == name) or name in request.other_than:
             raise SameWorker(name)
         async with self._verifying:
             segments = await self._tasks.again(request.record)

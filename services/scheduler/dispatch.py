@@ -45,6 +45,8 @@ _log = logger("scheduler")
 _TICK_S = 1.0
 #: How often the store is told what is heard of running tasks.
 _RENEW_S = LEASE.total_seconds() / 8
+#: How often, while there is nothing to do, that workers are there.
+_SIGN_OF_LIFE_S = LEASE.total_seconds() / 4
 
 
 class Publisher(Protocol):
@@ -124,7 +126,10 @@ class Dispatcher:
             return _TICK_S
         if due is not None or self._measured or self._held():
             return _TICK_S
-        return self._signals.bound_s
+        bound_s = self._signals.bound_s
+        if not self._sessions:
+            return bound_s
+        return _SIGN_OF_LIFE_S if bound_s is None else min(bound_s, _SIGN_OF_LIFE_S)
 
     async def _rest(self, pause_s: float | None) -> None:
         try:
@@ -267,6 +272,14 @@ class Dispatcher:
         for lease in leases:
             self._say_stop(lease, reason)
             self._release(lease)
+
+    async def take_back(self, tasks: Iterable[Task], reason: str) -> None:
+        """Give a worker's tasks to others: it is in quarantine."""
+        message = f"The worker was put in quarantine: {reason}"
+        failure = Failure(code=Code.UNAVAILABLE, reason="WORKER_QUARANTINED", message=message)
+        for task in tasks:
+            if (await self._fail(task.lease, failure, task.progress)).changed:
+                self._say_stop(task.lease, "the worker is in quarantine")
 
     async def running(self, job_id: str) -> Mapping[str, Held]:
         """The job's running tasks by id, with the progress heard here or else stored."""

@@ -47,6 +47,12 @@ class JobNotFound(NotFound):
     reason = "JOB_NOT_FOUND"
 
 
+class WorkerNotFound(NotFound):
+    """{resource} was never heard of."""
+
+    reason = "WORKER_NOT_FOUND"
+
+
 class JobEnded(FailedPrecondition):
     """{job} has ended: there is nothing to pause, resume or prioritise."""
 

@@ -182,6 +182,21 @@ class SchedulerServicer(SchedulerServiceServicer):
         ]
         return api.ListWorkersResponse(workers=workers)
 
+    async def QuarantineWorker(
+        self, request: api.QuarantineWorkerRequest, context: Context
+    ) -> api.QuarantineWorkerResponse:
+        """See the contract."""
+        worker = await self._jobs.quarantine(wire.worker_id_of(request.name), request.reason)
+        return api.QuarantineWorkerResponse(worker=wire.worker_message(worker, (), self._clock.now()))
+
+    async def ReadmitWorker(
+        self, request: api.ReadmitWorkerRequest, context: Context
+    ) -> api.ReadmitWorkerResponse:
+        """See the contract."""
+        worker = await self._jobs.readmit(wire.worker_id_of(request.name))
+        held = (await self._jobs.held()).get(worker.worker_id, ())
+        return api.ReadmitWorkerResponse(worker=wire.worker_message(worker, held, self._clock.now()))
+
     async def Work(
         self, requests: AsyncIterator[api.WorkRequest], context: Context
     ) -> AsyncIterator[api.WorkResponse]:

@@ -60,7 +60,7 @@ CHUNKS = _table(
 SEGMENTS = _table("segments", "job_id", "rendition_id", "number", "object_key", number=_INT)
 WORKERS = _table(
     "workers", "worker_id", "capabilities", "slot_count", "last_seen_us", "session", "failures",
-    "failed_task", "quarantine_us",
+    "failed_task", "quarantine_us", "quarantine_reason",
     capabilities=_BLOB, slot_count=_INT, last_seen_us=_INT, failures=_INT, quarantine_us=_INT,
 )  # fmt: skip
 COSTS = _table("costs", "need", "us_per_frame", us_per_frame=sa.Float)
@@ -170,6 +170,7 @@ def worker_of(row: Any) -> KnownWorker:
         last_seen=from_us(row.last_seen_us),
         session=row.session,
         quarantine_end=from_us(row.quarantine_us),
+        quarantine_reason=row.quarantine_reason,
     )
 
 

@@ -68,10 +68,16 @@ class KnownWorker:
     session: str = ""
     #: It gets no tasks before.
     quarantine_end: datetime = _EPOCH
+    #: Not empty: it gets none until an operator readmits it.
+    quarantine_reason: str = ""
 
     def connected(self, now: datetime) -> bool:
         """Whether its stream is open, as far as is stored: a scheduler that is gone says nothing any more."""
         return bool(self.session) and now - self.last_seen < LEASE
+
+    def may_work(self, now: datetime) -> bool:
+        """Whether it is in no quarantine."""
+        return self.quarantine_end <= now and not self.quarantine_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +282,16 @@ class Store(Protocol):
         """
 
     async def workers(self, since: datetime) -> list[KnownWorker]:
-        """Workers heard of since then, by id."""
+        """Workers heard of since then, and those that an operator must readmit, by id."""
+
+    async def quarantine_worker(self, worker_id: str, reason: str) -> tuple[KnownWorker, list[Task]]:
+        """Give a worker no tasks until it is readmitted; an older reason stays.
+
+        Also what it is doing, without spec and result. Raises `WorkerNotFound`.
+        """
+
+    async def readmit_worker(self, worker_id: str) -> KnownWorker:
+        """End a worker's quarantine. Raises `WorkerNotFound`."""
 
 
 #: Order of states in `explain`.

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, literal_column, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from services.runtime.sql import Database
 from services.scheduler.model import (
@@ -28,6 +28,7 @@ from services.scheduler.model import (
     Task,
     TaskState,
     Urgency,
+    WorkerNotFound,
     blame_of,
     end_by,
     in_words,
@@ -273,14 +274,48 @@ class SqlLeases:
 
     async def workers(self, since: datetime) -> list[KnownWorker]:
         """See `Store.workers`."""
-        query = select(WORKERS).where(WORKERS.c.last_seen_us >= to_us(since)).order_by(WORKERS.c.worker_id)
+        listed = or_(WORKERS.c.last_seen_us >= to_us(since), WORKERS.c.quarantine_reason != "")
+        query = select(WORKERS).where(listed).order_by(WORKERS.c.worker_id)
         return await self._db.read(lambda conn: [worker_of(row) for row in conn.execute(query)])
 
+    async def quarantine_worker(self, worker_id: str, reason: str) -> tuple[KnownWorker, list[Task]]:
+        """See `Store.quarantine_worker`."""
 
-def _may_work(conn: Connection, worker: str, session: str, now: datetime) -> bool:
-    query = select(WORKERS.c.session, WORKERS.c.quarantine_us).where(WORKERS.c.worker_id == worker)
-    row = conn.execute(query).first()
-    return row is not None and row.session == session and row.quarantine_us <= to_us(now)
+        def run(conn: Connection) -> tuple[KnownWorker, list[Task]]:
+            worker = _worker(conn, worker_id) or _unknown(worker_id)
+            if not worker.quarantine_reason:
+                worker = _set_worker(conn, worker, quarantine_reason=reason)
+            return worker, _tasks(conn, _RUNNING, TASKS.c.worker == worker_id)
+
+        return await self._db.write(run)
+
+    async def readmit_worker(self, worker_id: str) -> KnownWorker:
+        """See `Store.readmit_worker`."""
+
+        def run(conn: Connection) -> KnownWorker:
+            worker = _worker(conn, worker_id) or _unknown(worker_id)
+            return _set_worker(conn, worker, quarantine_reason="", quarantine_us=0, failures=0)
+
+        return await self._db.write(run)
+
+
+def _worker(conn: Connection, worker_id: str) -> KnownWorker | None:
+    row = conn.execute(select(WORKERS).where(WORKERS.c.worker_id == worker_id)).first()
+    return None if row is None else worker_of(row)
+
+
+def _unknown(worker_id: str) -> NoReturn:
+    raise WorkerNotFound(f"workers/{worker_id}")
+
+
+def _set_worker(conn: Connection, worker: KnownWorker, **values: Any) -> KnownWorker:
+    conn.execute(update(WORKERS).where(WORKERS.c.worker_id == worker.worker_id).values(**values))
+    return _worker(conn, worker.worker_id) or worker
+
+
+def _may_work(conn: Connection, worker_id: str, session: str, now: datetime) -> bool:
+    worker = _worker(conn, worker_id)
+    return worker is not None and worker.session == session and worker.may_work(now)
 
 
 def _note_failure(conn: Connection, lease: Lease, now: datetime) -> None:

@@ -108,6 +108,18 @@ class Jobs:
         """Workers heard of within the last hour."""
         return await self._store.workers(self._clock.now() - WORKER_MEMORY)
 
+    async def quarantine(self, worker_id: str, reason: str) -> KnownWorker:
+        """Give a worker no tasks until it is readmitted. Raises `WorkerNotFound`."""
+        worker, held = await self._store.quarantine_worker(worker_id, reason)
+        await self._dispatcher.take_back(held, worker.quarantine_reason)
+        return worker
+
+    async def readmit(self, worker_id: str) -> KnownWorker:
+        """End a worker's quarantine. Raises `WorkerNotFound`."""
+        worker = await self._store.readmit_worker(worker_id)
+        self._dispatcher.wake()
+        return worker
+
     async def held(self) -> Mapping[str, list[str]]:
         """The names of running tasks by worker."""
         names: dict[str, list[str]] = {}

@@ -35,6 +35,7 @@ from services.scheduler.store import Counts, KnownWorker
 
 JOB = "jobs/{job}"
 TASK = "jobs/{job}/tasks/{task}"
+WORKER = "workers/{worker}"
 
 _STATES = {
     TaskState.WAITING: scheduler.TaskExplanation.STATE_WAITING,
@@ -46,6 +47,7 @@ _STATES = {
 }
 
 
+FAILED_IN_A_ROW = "It failed several tasks in a row."
 _PRIORITIES = {
     Urgency.LOW: scheduler.Job.PRIORITY_LOW,
     Urgency.NORMAL: scheduler.Job.PRIORITY_NORMAL,
@@ -80,6 +82,11 @@ def failure_of_status(status: status_pb2.Status) -> Failure:
 def job_id_of(name: str) -> str:
     """The id in `jobs/{job}`."""
     return parse(JOB, name)["job"]
+
+
+def worker_id_of(name: str) -> str:
+    """The id in `workers/{worker}`."""
+    return parse(WORKER, name)["worker"]
 
 
 def lease_of(task: str, fence: int, worker: str) -> Lease:
@@ -228,7 +235,7 @@ def next_step(
     """
     if task.state is TaskState.WAITING:
         able = [w for w in workers if w.connected(now) and task.need in _needs(w)]
-        well = [w for w in able if w.quarantine_end <= now]
+        well = [w for w in able if w.may_work(now)]
         if task.not_before is not None and task.not_before > now:
             seconds = (task.not_before - now).total_seconds()
             full = last is not None and last.failure is not None and last.failure.reason == ORIGIN_FULL
@@ -237,8 +244,11 @@ def next_step(
         if not able:
             return f"Waits for a worker that can {plan.need_in_words(task.need)}: none is connected."
         if not well:
-            until = min(w.quarantine_end for w in able)
-            return f"Waits until {until:%H:%M:%S} UTC: every able worker failed several tasks in a row."
+            rests = [w.quarantine_end for w in able if not w.quarantine_reason]
+            if not rests:
+                names = ", ".join(f"workers/{w.worker_id}: {w.quarantine_reason}" for w in able)
+                return f"Waits until an able worker is readmitted; all are in quarantine ({names})."
+            return f"Waits until {min(rests):%H:%M:%S} UTC: every able worker failed several tasks in a row."
         return f"Goes to the next free slot of {len(well)} workers that can {plan.need_in_words(task.need)}."
     if task.state is TaskState.RUNNING:
         return f"Runs on workers/{task.worker}; given to another one if nothing is heard for {left_s:.0f} s."
@@ -258,6 +268,7 @@ def _needs(worker: KnownWorker) -> frozenset[str]:
 
 def worker_message(known: KnownWorker, tasks: Sequence[str], now: datetime) -> scheduler.Worker:
     """A worker as operators see it."""
+    resting = known.quarantine_end > now and not known.quarantine_reason
     return scheduler.Worker(
         name=f"workers/{known.worker_id}",
         capabilities=encoder.Capabilities.FromString(known.capabilities),
@@ -265,7 +276,8 @@ def worker_message(known: KnownWorker, tasks: Sequence[str], now: datetime) -> s
         tasks=sorted(tasks),
         connected=known.connected(now),
         last_seen_time=timestamp_or_none(known.last_seen),
-        quarantine_end_time=timestamp_or_none(known.quarantine_end if known.quarantine_end > now else None),
+        quarantine_end_time=timestamp_or_none(known.quarantine_end if resting else None),
+        quarantine_reason=known.quarantine_reason or (FAILED_IN_A_ROW if resting else ""),
     )
 
 

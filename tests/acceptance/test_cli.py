@@ -219,3 +219,14 @@ def test_segments_made_again_by_another_worker_are_the_same_bytes(stack: Stack) 
     segments = [segment for one in checked for segment in one["segments"]]
     assert segments
     assert all(segment["published_sha256"] == segment["repeated_sha256"] for segment in segments)
+
+
+def test_only_a_worker_that_was_heard_of_is_readmitted(stack: Stack) -> None:
+    worker, *_ = [w for w in stack.json("operator", "jobs", "workers") if "video_codecs" in w["capabilities"]]
+    unknown = stack.kino("operator", "jobs", "readmit", "workers/nobody")
+
+    assert stack.json("operator", "jobs", "readmit", worker["name"]) == {
+        "worker": worker["name"],
+        "quarantine": "none",
+    }
+    assert (unknown.returncode, "workers/nobody was never heard of." in unknown.stderr) == (1, True)

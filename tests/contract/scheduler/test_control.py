@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from kino.encoder.v1 import resources_pb2 as encoder
+from kino.media.v1 import media_pb2 as media
 from services.runtime.errors import Code
 from services.runtime.objects import ObjectStoreFull
 from services.runtime.sql import Database
@@ -22,11 +24,17 @@ from services.scheduler.model import (
     JobState,
     TaskState,
     Urgency,
+    WorkerNotFound,
 )
 from services.scheduler.sessions import Stop
+from services.scheduler.signals import Signals
+from services.scheduler.usecases import Jobs
 from services.scheduler.wire import next_step
 from tests.contract.scheduler.test_dispatch import BROKEN, VIDEO, desk, lease, said, task, tasks_of
 
+CAPABLE = encoder.Capabilities(
+    task_kinds=[encoder.TASK_KIND_ENCODE_VIDEO], video_codecs=[media.VIDEO_CODEC_H264]
+)
 FULL = Failure(code=Code.RESOURCE_EXHAUSTED, reason=ObjectStoreFull.reason, message="Full.")
 
 
@@ -174,6 +182,42 @@ async def test_attempts_that_met_a_full_origin_make_no_later_failure_wait_longer
         waits.append((found.not_before - d.clock.now()).total_seconds())
         await d.later(timedelta(seconds=20))
     assert waits == [1, 4, 1, 16]
+
+
+async def test_a_worker_in_quarantine_gives_up_its_tasks_and_gets_none_until_it_is_readmitted(
+    sql_database: Database,
+) -> None:
+    d = await desk(sql_database)
+    jobs = Jobs(d.store, Signals(), d.dispatcher, d.clock, lambda: None)
+    await d.job("j", task(0), task(1))
+    bad = await d.worker("bad")
+    said(bad)
+    known = await jobs.quarantine("bad", "Its encodes differ.")
+    able = replace(known, capabilities=CAPABLE.SerializeToString(), session="any")
+    assert said(bad) == [Stop(lease=lease(bad), reason="the worker is in quarantine")]
+    await d.later(QUARANTINE)
+    again = await d.worker("bad")
+    assert (tasks_of(bad), tasks_of(again)) == ([], [])
+    assert await d.state() == (TaskState.WAITING, 1, 0)
+    assert next_step(await d.store.task("j", "t1"), None, 0, [able], known.last_seen) == (
+        "Waits until an able worker is readmitted; all are in quarantine (workers/bad: Its encodes differ.)."
+    )
+    assert (await jobs.quarantine("bad", "Another reason.")).quarantine_reason == "Its encodes differ."
+
+    d.clock.advance(timedelta(days=1))
+    assert [w.worker_id for w in await jobs.workers()] == ["bad"]
+    assert tasks_of(await d.worker("good")) == ["t0"]
+    await jobs.readmit("bad")
+    await d.dispatcher.match()
+    assert tasks_of(again) == ["t1"]
+
+
+async def test_a_worker_nobody_heard_of_is_not_put_in_quarantine(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    with pytest.raises(WorkerNotFound):
+        await d.store.quarantine_worker("w", "Why.")
+    with pytest.raises(WorkerNotFound):
+        await d.store.readmit_worker("w")
 
 
 async def test_a_task_is_stopped_that_takes_much_longer_than_its_like(sql_database: Database) -> None:

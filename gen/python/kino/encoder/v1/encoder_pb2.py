@@ -28,7 +28,7 @@ from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 from kino.encoder.v1 import resources_pb2 as kino_dot_encoder_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkino/encoder/v1/encoder.proto\x12\x0fkino.encoder.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x1fkino/encoder/v1/resources.proto\"c\n\x13VerifyEncodeRequest\x12\x39\n\x06record\x18\x01 \x01(\x0b\x32\x1d.kino.encoder.v1.EncodeRecordB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x11\n\telsewhere\x18\x02 \x01(\x08\"q\n\x14VerifyEncodeResponse\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x15\n\rencoder_build\x18\x02 \x01(\t\x12\x32\n\x08segments\x18\x03 \x03(\x0b\x32 .kino.encoder.v1.VerifiedSegment\"\x18\n\x16GetCapabilitiesRequest\"r\n\x17GetCapabilitiesResponse\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x02 \x01(\x0b\x32\x1d.kino.encoder.v1.Capabilities\x12\x12\n\nslot_count\x18\x03 \x01(\x05\"\x19\n\x17ListRunningTasksRequest\"G\n\x18ListRunningTasksResponse\x12+\n\x05tasks\x18\x01 \x03(\x0b\x32\x1c.kino.encoder.v1.RunningTask2\xce\x02\n\x0e\x45ncoderService\x12j\n\x0fGetCapabilities\x12\'.kino.encoder.v1.GetCapabilitiesRequest\x1a(.kino.encoder.v1.GetCapabilitiesResponse\"\x04\x88\xb2\x19\x04\x12m\n\x10ListRunningTasks\x12(.kino.encoder.v1.ListRunningTasksRequest\x1a).kino.encoder.v1.ListRunningTasksResponse\"\x04\x88\xb2\x19\x04\x12\x61\n\x0cVerifyEncode\x12$.kino.encoder.v1.VerifyEncodeRequest\x1a%.kino.encoder.v1.VerifyEncodeResponse\"\x04\x88\xb2\x19\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkino/encoder/v1/encoder.proto\x12\x0fkino.encoder.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bkino/common/v1/access.proto\x1a\x1fkino/encoder/v1/resources.proto\"\xa1\x01\n\x13VerifyEncodeRequest\x12\x39\n\x06record\x18\x01 \x01(\x0b\x32\x1d.kino.encoder.v1.EncodeRecordB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x11\n\telsewhere\x18\x02 \x01(\x08\x12<\n\nother_than\x18\x03 \x03(\tB(\xbaH%\x92\x01\"\x10\xe8\x07\"\x1dr\x1b\x32\x19^workers/[a-z0-9-]{1,63}$\"q\n\x14VerifyEncodeResponse\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x15\n\rencoder_build\x18\x02 \x01(\t\x12\x32\n\x08segments\x18\x03 \x03(\x0b\x32 .kino.encoder.v1.VerifiedSegment\"\x18\n\x16GetCapabilitiesRequest\"r\n\x17GetCapabilitiesResponse\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x02 \x01(\x0b\x32\x1d.kino.encoder.v1.Capabilities\x12\x12\n\nslot_count\x18\x03 \x01(\x05\"\x19\n\x17ListRunningTasksRequest\"G\n\x18ListRunningTasksResponse\x12+\n\x05tasks\x18\x01 \x03(\x0b\x32\x1c.kino.encoder.v1.RunningTask2\xce\x02\n\x0e\x45ncoderService\x12j\n\x0fGetCapabilities\x12\'.kino.encoder.v1.GetCapabilitiesRequest\x1a(.kino.encoder.v1.GetCapabilitiesResponse\"\x04\x88\xb2\x19\x04\x12m\n\x10ListRunningTasks\x12(.kino.encoder.v1.ListRunningTasksRequest\x1a).kino.encoder.v1.ListRunningTasksResponse\"\x04\x88\xb2\x19\x04\x12\x61\n\x0cVerifyEncode\x12$.kino.encoder.v1.VerifyEncodeRequest\x1a%.kino.encoder.v1.VerifyEncodeResponse\"\x04\x88\xb2\x19\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,24 +37,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VERIFYENCODEREQUEST'].fields_by_name['record']._loaded_options = None
   _globals['_VERIFYENCODEREQUEST'].fields_by_name['record']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_VERIFYENCODEREQUEST'].fields_by_name['other_than']._loaded_options = None
+  _globals['_VERIFYENCODEREQUEST'].fields_by_name['other_than']._serialized_options = b'\272H%\222\001\"\020\350\007\"\035r\0332\031^workers/[a-z0-9-]{1,63}$'
   _globals['_ENCODERSERVICE'].methods_by_name['GetCapabilities']._loaded_options = None
   _globals['_ENCODERSERVICE'].methods_by_name['GetCapabilities']._serialized_options = b'\210\262\031\004'
   _globals['_ENCODERSERVICE'].methods_by_name['ListRunningTasks']._loaded_options = None
   _globals['_ENCODERSERVICE'].methods_by_name['ListRunningTasks']._serialized_options = b'\210\262\031\004'
   _globals['_ENCODERSERVICE'].methods_by_name['VerifyEncode']._loaded_options = None
   _globals['_ENCODERSERVICE'].methods_by_name['VerifyEncode']._serialized_options = b'\210\262\031\004'
-  _globals['_VERIFYENCODEREQUEST']._serialized_start=174
-  _globals['_VERIFYENCODEREQUEST']._serialized_end=273
-  _globals['_VERIFYENCODERESPONSE']._serialized_start=275
-  _globals['_VERIFYENCODERESPONSE']._serialized_end=388
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=390
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=414
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=416
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=530
-  _globals['_LISTRUNNINGTASKSREQUEST']._serialized_start=532
-  _globals['_LISTRUNNINGTASKSREQUEST']._serialized_end=557
-  _globals['_LISTRUNNINGTASKSRESPONSE']._serialized_start=559
-  _globals['_LISTRUNNINGTASKSRESPONSE']._serialized_end=630
-  _globals['_ENCODERSERVICE']._serialized_start=633
-  _globals['_ENCODERSERVICE']._serialized_end=967
+  _globals['_VERIFYENCODEREQUEST']._serialized_start=175
+  _globals['_VERIFYENCODEREQUEST']._serialized_end=336
+  _globals['_VERIFYENCODERESPONSE']._serialized_start=338
+  _globals['_VERIFYENCODERESPONSE']._serialized_end=451
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=453
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=477
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=479
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=593
+  _globals['_LISTRUNNINGTASKSREQUEST']._serialized_start=595
+  _globals['_LISTRUNNINGTASKSREQUEST']._serialized_end=620
+  _globals['_LISTRUNNINGTASKSRESPONSE']._serialized_start=622
+  _globals['_LISTRUNNINGTASKSRESPONSE']._serialized_end=693
+  _globals['_ENCODERSERVICE']._serialized_start=696
+  _globals['_ENCODERSERVICE']._serialized_end=1030
 # @@protoc_insertion_point(module_scope)

@@ -27,21 +27,27 @@ class VerifyEncodeRequest(_message.Message):
 
     RECORD_FIELD_NUMBER: _builtins.int
     ELSEWHERE_FIELD_NUMBER: _builtins.int
+    OTHER_THAN_FIELD_NUMBER: _builtins.int
     elsewhere: _builtins.bool
     """Optional. The worker that did it refuses with `SAME_WORKER`: ask again for another."""
     @_builtins.property
     def record(self) -> _resources_pb2.EncodeRecord:
         """Required. How the segments came to be."""
 
+    @_builtins.property
+    def other_than(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. These refuse with `SAME_WORKER` too. Format: `workers/{worker}`."""
+
     def __init__(
         self,
         *,
         record: _resources_pb2.EncodeRecord | None = ...,
         elsewhere: _builtins.bool = ...,
+        other_than: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elsewhere", b"elsewhere", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elsewhere", b"elsewhere", "other_than", b"other_than", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

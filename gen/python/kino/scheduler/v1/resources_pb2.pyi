@@ -330,12 +330,15 @@ class Worker(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
     QUARANTINE_END_TIME_FIELD_NUMBER: _builtins.int
+    QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name. Format: `workers/{worker}`."""
     slot_count: _builtins.int
     """Output only. Number of tasks it takes at the same time."""
     connected: _builtins.bool
     """Output only. True while its stream is open."""
+    quarantine_reason: _builtins.str
+    """Output only. Why it gets no tasks; empty when it may."""
     @_builtins.property
     def capabilities(self) -> _resources_pb2_1.Capabilities:
         """Output only. What it can do."""
@@ -350,7 +353,9 @@ class Worker(_message.Message):
 
     @_builtins.property
     def quarantine_end_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. Until then it gets no tasks, because it failed several in a row; not set when it may."""
+        """Output only. Until then it gets no tasks, because it failed several in a row; not set when it may, nor when only an
+        operator ends its quarantine.
+        """
 
     def __init__(
         self,
@@ -362,10 +367,11 @@ class Worker(_message.Message):
         connected: _builtins.bool = ...,
         last_seen_time: _timestamp_pb2.Timestamp | None = ...,
         quarantine_end_time: _timestamp_pb2.Timestamp | None = ...,
+        quarantine_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "last_seen_time", b"last_seen_time", "quarantine_end_time", b"quarantine_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected", b"connected", "last_seen_time", b"last_seen_time", "name", b"name", "quarantine_end_time", b"quarantine_end_time", "slot_count", b"slot_count", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "connected", b"connected", "last_seen_time", b"last_seen_time", "name", b"name", "quarantine_end_time", b"quarantine_end_time", "quarantine_reason", b"quarantine_reason", "slot_count", b"slot_count", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -642,6 +642,102 @@ class ListWorkersResponse(_message.Message):
 Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015
 
 @_typing.final
+class QuarantineWorkerRequest(_message.Message):
+    """Request message for `SchedulerService.QuarantineWorker`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `workers/{worker}`."""
+    reason: _builtins.str
+    """Required. Why, in words; kept and shown with the worker."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineWorkerRequest: _TypeAlias = QuarantineWorkerRequest  # noqa: Y015
+
+@_typing.final
+class QuarantineWorkerResponse(_message.Message):
+    """Response message for `SchedulerService.QuarantineWorker`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worker(self) -> _resources_pb2_1.Worker:
+        """The worker."""
+
+    def __init__(
+        self,
+        *,
+        worker: _resources_pb2_1.Worker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineWorkerResponse: _TypeAlias = QuarantineWorkerResponse  # noqa: Y015
+
+@_typing.final
+class ReadmitWorkerRequest(_message.Message):
+    """Request message for `SchedulerService.ReadmitWorker`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Format: `workers/{worker}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitWorkerRequest: _TypeAlias = ReadmitWorkerRequest  # noqa: Y015
+
+@_typing.final
+class ReadmitWorkerResponse(_message.Message):
+    """Response message for `SchedulerService.ReadmitWorker`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worker(self) -> _resources_pb2_1.Worker:
+        """The worker."""
+
+    def __init__(
+        self,
+        *,
+        worker: _resources_pb2_1.Worker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitWorkerResponse: _TypeAlias = ReadmitWorkerResponse  # noqa: Y015
+
+@_typing.final
 class WorkRequest(_message.Message):
     """Request message for `SchedulerService.Work`: one word of a worker."""
 

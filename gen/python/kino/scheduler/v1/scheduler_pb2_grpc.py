@@ -95,6 +95,16 @@ class SchedulerServiceStub:
                 request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.QuarantineWorker = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/QuarantineWorker',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.QuarantineWorkerRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.QuarantineWorkerResponse.FromString,
+                _registered_method=True)
+        self.ReadmitWorker = channel.unary_unary(
+                '/kino.scheduler.v1.SchedulerService/ReadmitWorker',
+                request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ReadmitWorkerRequest.SerializeToString,
+                response_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ReadmitWorkerResponse.FromString,
+                _registered_method=True)
         self.Work = channel.stream_stream(
                 '/kino.scheduler.v1.SchedulerService/Work',
                 request_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.WorkRequest.SerializeToString,
@@ -188,7 +198,22 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkers(self, request, context):
-        """Lists the workers that were heard of within the last hour. There are no pages.
+        """Lists the workers that were heard of within the last hour, or are in quarantine until an operator ends it. There are no pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QuarantineWorker(self, request, context):
+        """Puts a worker in quarantine: it gets no tasks, and those that it holds go to others, until it is readmitted, however often
+        it reconnects under its id. A worker that is in quarantine so keeps its first reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadmitWorker(self, request, context):
+        """Ends the quarantine of a worker, of whatever kind. One that is in none stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,6 +290,16 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.FromString,
                     response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'QuarantineWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuarantineWorker,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.QuarantineWorkerRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.QuarantineWorkerResponse.SerializeToString,
+            ),
+            'ReadmitWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadmitWorker,
+                    request_deserializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ReadmitWorkerRequest.FromString,
+                    response_serializer=kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ReadmitWorkerResponse.SerializeToString,
             ),
             'Work': grpc.stream_stream_rpc_method_handler(
                     servicer.Work,
@@ -597,6 +632,60 @@ class SchedulerService:
             '/kino.scheduler.v1.SchedulerService/ListWorkers',
             kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.SerializeToString,
             kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuarantineWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/QuarantineWorker',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.QuarantineWorkerRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.QuarantineWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadmitWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.scheduler.v1.SchedulerService/ReadmitWorker',
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ReadmitWorkerRequest.SerializeToString,
+            kino_dot_scheduler_dot_v1_dot_scheduler__pb2.ReadmitWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

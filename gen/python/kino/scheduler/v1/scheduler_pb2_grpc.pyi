@@ -47,7 +47,13 @@ class SchedulerServiceStub:
     ListEncodeRecords: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListEncodeRecordsRequest, _scheduler_pb2.ListEncodeRecordsResponse]
     """Lists how the segments of a job came to be, by task; enough to make them again."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]
-    """Lists the workers that were heard of within the last hour. There are no pages."""
+    """Lists the workers that were heard of within the last hour, or are in quarantine until an operator ends it. There are no pages."""
+    QuarantineWorker: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.QuarantineWorkerRequest, _scheduler_pb2.QuarantineWorkerResponse]
+    """Puts a worker in quarantine: it gets no tasks, and those that it holds go to others, until it is readmitted, however often
+    it reconnects under its id. A worker that is in quarantine so keeps its first reason.
+    """
+    ReadmitWorker: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ReadmitWorkerRequest, _scheduler_pb2.ReadmitWorkerResponse]
+    """Ends the quarantine of a worker, of whatever kind. One that is in none stays as it is."""
     Work: _aio.StreamStreamMultiCallable[_scheduler_pb2.WorkRequest, _scheduler_pb2.WorkResponse]
     """The stream on which a worker announces its slots, receives tasks and reports. gRPC only: both sides speak at any time.
     The first update must be `hello`. A task stays leased when the stream breaks: the worker dials in again and names in
@@ -159,7 +165,25 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ListWorkersRequest,
         context: _aio.ServicerContext[_scheduler_pb2.ListWorkersRequest, _abc.Awaitable[_scheduler_pb2.ListWorkersResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.ListWorkersResponse]:
-        """Lists the workers that were heard of within the last hour. There are no pages."""
+        """Lists the workers that were heard of within the last hour, or are in quarantine until an operator ends it. There are no pages."""
+
+    @_abc_1.abstractmethod
+    def QuarantineWorker(
+        self,
+        request: _scheduler_pb2.QuarantineWorkerRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.QuarantineWorkerRequest, _abc.Awaitable[_scheduler_pb2.QuarantineWorkerResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.QuarantineWorkerResponse]:
+        """Puts a worker in quarantine: it gets no tasks, and those that it holds go to others, until it is readmitted, however often
+        it reconnects under its id. A worker that is in quarantine so keeps its first reason.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadmitWorker(
+        self,
+        request: _scheduler_pb2.ReadmitWorkerRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ReadmitWorkerRequest, _abc.Awaitable[_scheduler_pb2.ReadmitWorkerResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ReadmitWorkerResponse]:
+        """Ends the quarantine of a worker, of whatever kind. One that is in none stays as it is."""
 
     @_abc_1.abstractmethod
     def Work(

@@ -30,6 +30,13 @@ export declare type VerifyEncodeRequest = Message<"kino.encoder.v1.VerifyEncodeR
    * @generated from field: bool elsewhere = 2;
    */
   elsewhere: boolean;
+
+  /**
+   * Optional. These refuse with `SAME_WORKER` too. Format: `workers/{worker}`.
+   *
+   * @generated from field: repeated string other_than = 3;
+   */
+  otherThan: string[];
 };
 
 /**

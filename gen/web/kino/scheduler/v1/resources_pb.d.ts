@@ -450,11 +450,19 @@ export declare type Worker = Message<"kino.scheduler.v1.Worker"> & {
   lastSeenTime?: Timestamp | undefined;
 
   /**
-   * Output only. Until then it gets no tasks, because it failed several in a row; not set when it may.
+   * Output only. Until then it gets no tasks, because it failed several in a row; not set when it may, nor when only an
+   * operator ends its quarantine.
    *
    * @generated from field: google.protobuf.Timestamp quarantine_end_time = 7;
    */
   quarantineEndTime?: Timestamp | undefined;
+
+  /**
+   * Output only. Why it gets no tasks; empty when it may.
+   *
+   * @generated from field: string quarantine_reason = 8;
+   */
+  quarantineReason: string;
 };
 
 /**

@@ -603,6 +603,93 @@ export declare type ListWorkersResponse = Message<"kino.scheduler.v1.ListWorkers
 export declare const ListWorkersResponseSchema: GenMessage<ListWorkersResponse>;
 
 /**
+ * Request message for `SchedulerService.QuarantineWorker`.
+ *
+ * @generated from message kino.scheduler.v1.QuarantineWorkerRequest
+ */
+export declare type QuarantineWorkerRequest = Message<"kino.scheduler.v1.QuarantineWorkerRequest"> & {
+  /**
+   * Required. Format: `workers/{worker}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Required. Why, in words; kept and shown with the worker.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.QuarantineWorkerRequest.
+ * Use `create(QuarantineWorkerRequestSchema)` to create a new message.
+ */
+export declare const QuarantineWorkerRequestSchema: GenMessage<QuarantineWorkerRequest>;
+
+/**
+ * Response message for `SchedulerService.QuarantineWorker`.
+ *
+ * @generated from message kino.scheduler.v1.QuarantineWorkerResponse
+ */
+export declare type QuarantineWorkerResponse = Message<"kino.scheduler.v1.QuarantineWorkerResponse"> & {
+  /**
+   * The worker.
+   *
+   * @generated from field: kino.scheduler.v1.Worker worker = 1;
+   */
+  worker?: Worker | undefined;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.QuarantineWorkerResponse.
+ * Use `create(QuarantineWorkerResponseSchema)` to create a new message.
+ */
+export declare const QuarantineWorkerResponseSchema: GenMessage<QuarantineWorkerResponse>;
+
+/**
+ * Request message for `SchedulerService.ReadmitWorker`.
+ *
+ * @generated from message kino.scheduler.v1.ReadmitWorkerRequest
+ */
+export declare type ReadmitWorkerRequest = Message<"kino.scheduler.v1.ReadmitWorkerRequest"> & {
+  /**
+   * Required. Format: `workers/{worker}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.ReadmitWorkerRequest.
+ * Use `create(ReadmitWorkerRequestSchema)` to create a new message.
+ */
+export declare const ReadmitWorkerRequestSchema: GenMessage<ReadmitWorkerRequest>;
+
+/**
+ * Response message for `SchedulerService.ReadmitWorker`.
+ *
+ * @generated from message kino.scheduler.v1.ReadmitWorkerResponse
+ */
+export declare type ReadmitWorkerResponse = Message<"kino.scheduler.v1.ReadmitWorkerResponse"> & {
+  /**
+   * The worker.
+   *
+   * @generated from field: kino.scheduler.v1.Worker worker = 1;
+   */
+  worker?: Worker | undefined;
+};
+
+/**
+ * Describes the message kino.scheduler.v1.ReadmitWorkerResponse.
+ * Use `create(ReadmitWorkerResponseSchema)` to create a new message.
+ */
+export declare const ReadmitWorkerResponseSchema: GenMessage<ReadmitWorkerResponse>;
+
+/**
  * Request message for `SchedulerService.Work`: one word of a worker.
  *
  * @generated from message kino.scheduler.v1.WorkRequest
@@ -1198,7 +1285,7 @@ export declare const SchedulerService: GenService<{
     output: typeof ListEncodeRecordsResponseSchema;
   },
   /**
-   * Lists the workers that were heard of within the last hour. There are no pages.
+   * Lists the workers that were heard of within the last hour, or are in quarantine until an operator ends it. There are no pages.
    *
    * @generated from rpc kino.scheduler.v1.SchedulerService.ListWorkers
    */
@@ -1206,6 +1293,27 @@ export declare const SchedulerService: GenService<{
     methodKind: "unary";
     input: typeof ListWorkersRequestSchema;
     output: typeof ListWorkersResponseSchema;
+  },
+  /**
+   * Puts a worker in quarantine: it gets no tasks, and those that it holds go to others, until it is readmitted, however often
+   * it reconnects under its id. A worker that is in quarantine so keeps its first reason.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.QuarantineWorker
+   */
+  quarantineWorker: {
+    methodKind: "unary";
+    input: typeof QuarantineWorkerRequestSchema;
+    output: typeof QuarantineWorkerResponseSchema;
+  },
+  /**
+   * Ends the quarantine of a worker, of whatever kind. One that is in none stays as it is.
+   *
+   * @generated from rpc kino.scheduler.v1.SchedulerService.ReadmitWorker
+   */
+  readmitWorker: {
+    methodKind: "unary";
+    input: typeof ReadmitWorkerRequestSchema;
+    output: typeof ReadmitWorkerResponseSchema;
   },
   /**
    * The stream on which a worker announces its slots, receives tasks and reports. gRPC only: both sides speak at any time.
