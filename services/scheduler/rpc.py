@@ -17,7 +17,7 @@ from services.runtime.errors import Code, PermissionDenied
 from services.runtime.paging import Pager, page_size
 from services.scheduler import plan, wire
 from services.scheduler.dispatch import Dispatcher
-from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease, TaskState, Urgency
+from services.scheduler.model import LEASE, Failure, HelloMissing, Job, Lease, Urgency
 from services.scheduler.schema import to_us
 from services.scheduler.sessions import Session, Settled, Stop, Word
 from services.scheduler.store import RANKS, Store
@@ -159,14 +159,10 @@ class SchedulerServicer(SchedulerServiceServicer):
         query = f"records {job.name} {request.sample_share} {request.sample_seed}"
         cursor = self._pager.cursor(query, request.page_token) or [""]
         limit = page_size(request.page_size, default=20, maximum=100)
-        tasks = [
-            task
-            for prefix in (plan.AUDIO_PREFIX, plan.VIDEO_PREFIX)
-            for task in await self._store.tasks(job.job_id, prefix)
-            if task.state is TaskState.SUCCEEDED and task.task_id > str(cursor[0])
-        ]
         share, seed = request.sample_share or 1.0, request.sample_seed
-        chosen = [task for task in tasks if plan.sampled(task.task_id, share, seed)]
+        chosen = await self._store.done_encodes(
+            job.job_id, str(cursor[0]), limit + 1, lambda task_id: plan.sampled(task_id, share, seed)
+        )
         more = len(chosen) > limit
         return api.ListEncodeRecordsResponse(
             records=[wire.record_message(task) for task in chosen[:limit]],

@@ -188,6 +188,11 @@ class Store(Protocol):
     async def tasks(self, job_id: str, prefix: str) -> list[Task]:
         """Tasks whose id begins so, by id."""
 
+    async def done_encodes(
+        self, job_id: str, after: str, limit: int, chosen: Callable[[str], bool]
+    ) -> list[Task]:
+        """Encodes that succeeded, by id, after `after`: the first `limit` of those chosen by id."""
+
     async def in_state(self, state: TaskState) -> list[Task]:
         """All tasks in a state, without spec and result."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from services.scheduler.model import (
     JobState,
     NewTask,
     Task,
+    TaskKind,
     TaskState,
 )
 from services.scheduler.schema import (
@@ -43,6 +44,9 @@ from services.scheduler.statements import (
 from services.scheduler.store import RANKS, Counts, Ended
 from services.scheduler.store_control import SqlControl
 from services.scheduler.store_leases import SqlLeases
+
+#: So many are looked through at a time for a sample.
+_IDS = 1_000
 
 
 class SqlStore(SqlControl, SqlLeases):
@@ -191,6 +195,26 @@ class SqlStore(SqlControl, SqlLeases):
             .order_by(TASKS.c.task_id)
         )
         return await self._db.read(lambda conn: [task_of(row) for row in conn.execute(query)])
+
+    async def done_encodes(
+        self, job_id: str, after: str, limit: int, chosen: Callable[[str], bool]
+    ) -> list[Task]:
+        """See `Store.done_encodes`."""
+        encodes = (TaskKind.ENCODE_VIDEO.value, TaskKind.ENCODE_AUDIO.value)
+        of_job = TASKS.c.job_id == job_id
+        done = and_(of_job, TASKS.c.kind.in_(encodes), TASKS.c.state == TaskState.SUCCEEDED.value)
+        ids = select(TASKS.c.task_id).where(done).order_by(TASKS.c.task_id).limit(_IDS)
+
+        def run(conn: Connection) -> list[Task]:
+            found: list[str] = []
+            some = list(conn.execute(ids.where(TASKS.c.task_id > after)).scalars())
+            while some and len(found) < limit:
+                found += [task_id for task_id in some if chosen(task_id)][: limit - len(found)]
+                some = list(conn.execute(ids.where(TASKS.c.task_id > some[-1])).scalars())
+            whole = select(TASKS).where(of_job, TASKS.c.task_id.in_(found)).order_by(TASKS.c.task_id)
+            return [task_of(row) for row in conn.execute(whole)]
+
+        return await self._db.read(run)
 
     async def has_open_tasks(self, job_id: str) -> bool:
         """See `Store.has_open_tasks`."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from kino.encoder.v1 import resources_pb2 as encoder
 from kino.media.v1 import media_pb2 as media
@@ -26,6 +27,7 @@ from services.scheduler.model import (
     Urgency,
     WorkerNotFound,
 )
+from services.scheduler.schema import TASKS
 from services.scheduler.sessions import Stop
 from services.scheduler.signals import Signals
 from services.scheduler.usecases import Jobs
@@ -210,6 +212,24 @@ async def test_a_worker_in_quarantine_gives_up_its_tasks_and_gets_none_until_it_
     await jobs.readmit("bad")
     await d.dispatcher.match()
     assert tasks_of(again) == ["t1"]
+
+
+async def test_done_encodes_come_in_pages_however_few_of_them_are_chosen(sql_database: Database) -> None:
+    d = await desk(sql_database)
+    await d.job("j", *[task(n) for n in range(2_500)], task(3_000, "ANALYZE/0"))
+    done = TASKS.c.task_id.not_in(["t7", "t77"])
+    values = {"state": TaskState.SUCCEEDED.value, "result": b"r"}
+    await sql_database.write(lambda conn: conn.execute(update(TASKS).where(done).values(**values)))
+
+    pages: list[list[str]] = []
+    while not pages or pages[-1]:
+        after = pages[-1][-1] if pages else ""
+        found = await d.store.done_encodes("j", after, 4, lambda task_id: task_id.endswith("77"))
+        assert all(one.result == b"r" for one in found)
+        pages.append([one.task_id for one in found])
+    expected = sorted(f"t{n}" for n in range(2_500) if n % 100 == 77 and n != 77)
+    assert [task_id for page in pages for task_id in page] == expected
+    assert [len(page) for page in pages] == [4] * 6 + [0]
 
 
 async def test_a_worker_nobody_heard_of_is_not_put_in_quarantine(sql_database: Database) -> None:
