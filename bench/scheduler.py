@@ -33,7 +33,8 @@ WORKERS, SLOTS = 2, 4
 NEED = "ENCODE_VIDEO/1"
 #: So many workflows tell the engine's rate.
 ENGINE_TASKS = 1_000
-_DURABLE = {"max_connections": "60"}
+#: PostgreSQL's own rhythm of clearing up, which servers of tests lack.
+_DURABLE = {"max_connections": "60", "autovacuum_naptime": "1min"}
 
 _ENGINE = """
 import asyncio, sys, time
