@@ -17,10 +17,10 @@ from kino.preprocessor.v1.resources_pb2 import Source
 from kino.scheduler.v1 import scheduler_pb2 as scheduler
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from services.ingest.model import TitleHasSource, Upload
-from services.ingest.usecases import TitleInfo
+from services.ingest.usecases import REFUSALS, TitleInfo
 from services.runtime.channels import Channels
-from services.runtime.errors import RemoteError
-from services.runtime.status import error_of
+from services.runtime.errors import KinoError, RemoteError
+from services.runtime.status import error_of, status_of
 
 T = TypeVar("T")
 
@@ -69,6 +69,18 @@ class GrpcPeers:
             highlights=ingest.CreateUploadRequest.FromString(upload.highlights).highlights,
         )
         await _typed(self._scheduler.CreateJob(request))
+
+    async def fail_media(self, upload: Upload, error: KinoError) -> None:
+        """See `Peers.fail_media`."""
+        request = catalog.FailMediaRequest(
+            title=upload.title, job=f"jobs/{upload.job_id}", error=status_of(error)
+        )
+        try:
+            await _typed(self._catalog.FailMedia(request))
+        except RemoteError as refused:
+            if refused.code not in REFUSALS:
+                raise
+            # The title is gone, or has another source by now: nobody waits.
 
 
 def _source(upload: Upload) -> Source:

@@ -69,6 +69,9 @@ class Peers(Protocol):
     async def start_job(self, upload: Upload) -> None:
         """Start the upload's job; starting it twice is starting it once."""
 
+    async def fail_media(self, upload: Upload, error: KinoError) -> None:
+        """Tell the title that the upload's job, which it waits for, will never be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -254,16 +257,20 @@ class Uploads:
     async def _finish(self, upload_id: str) -> Upload:
         upload = await self._store.get(upload_id)
         await self._hand_over(upload)
+        begun = False
         try:
             await self._peers.inspect(upload)
             self._failpoint("inspected")
             await self._peers.begin_media(upload)
+            begun = True
             self._failpoint("begun")
             await self._peers.start_job(upload)
             self._failpoint("started")
         except KinoError as error:
             if error.code not in REFUSALS:
                 raise
+            if begun:
+                await self._peers.fail_media(upload, error)
             return await self._reject(upload, error)
         upload = await self._store.end(upload_id, expected=State.COMPLETING, state=State.COMPLETE)
         self._failpoint("complete")

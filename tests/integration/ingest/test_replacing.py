@@ -14,6 +14,8 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from cli.client import CredentialFile, Kino
+from cli.uploading import upload
 from kino.catalog.v1 import catalog_pb2 as catalog
 from kino.catalog.v1 import resources_pb2 as titles
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
@@ -30,6 +32,7 @@ from services.runtime.errors import Code, RemoteError
 from services.runtime.status import error_of
 from services.runtime.testing import channel_of, service_token, serving, user_token
 from services.scheduler.bootstrap import build as scheduler_build
+from services.scheduler.publish import SegmentPublisher
 from tests.integration.scheduler.fakes import Preprocessor, Refused, Worker, preprocessor_build
 
 GARBAGE = b"no film"
@@ -298,3 +301,39 @@ async def test_a_restart_in_the_midst_of_a_replacement_goes_on_with_both_jobs(tm
         await h.until_title(titles.Title.STATE_COMPLETE, second)
         await h.until_state(second, jobs.Job.STATE_SUCCEEDED)
         assert set(await h.objects(second)) == await h.published(second)
+
+
+async def test_where_the_order_to_cancel_is_lost_the_replaced_job_ends_by_its_next_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(self: SegmentPublisher, job: object, kept: object = ()) -> None:
+        """As if the scheduler had died before."""
+
+    monkeypatch.setattr(SegmentPublisher, "end_replaced", lost)
+    async with house(tmp_path, {"00007"}) as h:
+        first = await h.source(b"one", replace=False)
+        await h.until_title(titles.Title.STATE_PLAYABLE, first)
+        second = await h.source(b"two")
+        await h.until_title(titles.Title.STATE_PLAYABLE, second)
+        assert (await h.job(first)).state == jobs.Job.STATE_RUNNING
+        h.held.clear()
+        ended = await h.until_state(first, jobs.Job.STATE_CANCELED)
+        assert "newer source" in ended.error.message
+        await h.until_title(titles.Title.STATE_COMPLETE, second)
+
+
+async def test_the_command_uploads_a_film_in_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    film = tmp_path / "better.mp4"
+    film.write_bytes(b"two")
+    async with house(tmp_path / "data", set()) as h:
+        first = await h.source(b"one", replace=False)
+        await h.until_title(titles.Title.STATE_COMPLETE, first)
+        kino = Kino("https://example.org", h.channel, CredentialFile(tmp_path / "credentials"))
+        wanted = titles.Title(name=h.title, display_name="better")
+        done = await upload(kino, film, title=wanted, progress=lambda sent, size: None)
+        assert (done.title, done.replace) == (h.title, True)
+        await h.until_title(titles.Title.STATE_COMPLETE, done.job)
+        assert (await h.now()).display_name == "Film"

@@ -26,7 +26,7 @@ from services.ingest.parts import PartFiles
 from services.ingest.store_sql import SqlStore
 from services.ingest.usecases import Limits, TitleInfo, Uploads
 from services.runtime.clock import ManualClock
-from services.runtime.errors import Code, RemoteError
+from services.runtime.errors import Code, KinoError, RemoteError
 from services.runtime.idempotency import RequestIdReused
 from services.runtime.objects_local import LocalObjects
 from services.runtime.sql import Database
@@ -46,6 +46,7 @@ class Peers:
     refusal: RemoteError | None = None
     #: What is said when a later upload was completed meanwhile.
     later: RemoteError | None = None
+    no_job: RemoteError | None = None
     calls: list[str] = field(default_factory=list)
     jobs: set[str] = field(default_factory=set)
 
@@ -62,8 +63,13 @@ class Peers:
         if self.later is not None:
             raise self.later
 
+    async def fail_media(self, upload: Upload, error: KinoError) -> None:
+        self.calls.append(f"fail_media {error.reason}")
+
     async def start_job(self, upload: Upload) -> None:
         self.calls.append("start_job")
+        if self.no_job is not None:
+            raise self.no_job
         self.jobs.add(upload.job_id)
 
 
@@ -302,3 +308,15 @@ async def test_an_upload_that_a_later_one_overtook_is_rejected_with_the_reason(t
             await at.uploads.complete(upload.upload_id, SHA)
         rejected = await at.uploads.get(upload.upload_id)
         assert (rejected.state, await at.keys(), at.files()) == (State.REJECTED, [], [])
+
+
+async def test_a_title_that_waits_for_a_job_is_told_when_the_job_is_refused(tmp_path: Path) -> None:
+    refusal = RemoteError(code=Code.INVALID_ARGUMENT, reason="VALIDATION_FAILED", message="No.")
+    peers = Peers(no_job=refusal)
+    async with place(tmp_path, peers) as at:
+        upload = await at.create()
+        await at.fill(upload)
+        with pytest.raises(RemoteError):
+            await at.uploads.complete(upload.upload_id, SHA)
+        assert peers.calls == ["inspect", "begin_media", "start_job", "fail_media VALIDATION_FAILED"]
+        assert ((await at.uploads.get(upload.upload_id)).state, await at.keys()) == (State.REJECTED, [])
