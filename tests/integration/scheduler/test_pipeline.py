@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,10 @@ from kino.scheduler.v1 import scheduler_pb2 as api
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from services.runtime.app import Running
 from services.runtime.status import error_of
-from services.runtime.testing import channel_of, service_token, serving, user_token
+from services.runtime.testing import channel_of, service_token, serving, settings_in, user_token
 from services.scheduler.bootstrap import build
 from services.scheduler.store_sql import SqlStore
+from tests.engines.postgres import Postgres
 from tests.integration.scheduler.fakes import (
     Catalog,
     Preprocessor,
@@ -29,6 +30,7 @@ from tests.integration.scheduler.fakes import (
     catalog_build,
     preprocessor_build,
 )
+from tests.support.databases import DIALECTS
 
 TITLE = "titles/film"
 OWNER = "users/ann"
@@ -64,8 +66,29 @@ class World:
         return list((await self.stub.ExplainJob(api.ExplainJobRequest(name=f"jobs/{job_id}"))).tasks)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a world keeps what it must not forget."""
+
+    folder: Path
+    #: Databases by name; those of the folder where there are none.
+    urls: Mapping[str, str]
+
+
+@pytest.fixture(params=DIALECTS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        yield Place(folder=tmp_path, urls={})
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    databases = {name: postgres.new_database() for name in ("scheduler", "workflows")}
+    yield Place(folder=tmp_path, urls={name: postgres.url(found) for name, found in databases.items()})
+    for database in databases.values():
+        postgres.drop_database(database)
+
+
 @asynccontextmanager
-async def world(folder: Path, catalog: Catalog | None = None) -> AsyncIterator[World]:
+async def world(place: Place, catalog: Catalog | None = None) -> AsyncIterator[World]:
     catalog = catalog or Catalog()
     parts: dict[str, Any] = {
         "catalog": catalog_build(catalog),
@@ -73,7 +96,7 @@ async def world(folder: Path, catalog: Catalog | None = None) -> AsyncIterator[W
         "scheduler": build,
     }
     async with (
-        serving(folder, **parts) as process,
+        serving(place.folder, settings=settings_in(place.folder, sql_urls=place.urls), **parts) as process,
         channel_of(process, service_token(process, "test")) as channel,
     ):
         yield World(process=process, catalog=catalog, channel=channel, stub=SchedulerServiceStub(channel))
@@ -94,8 +117,8 @@ async def objects_of(process: Running) -> list[str]:
     return [entry.key async for entry in process.context.objects.list("media/")]
 
 
-async def test_the_opening_has_its_sound_before_the_rest_is_analysed(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_the_opening_has_its_sound_before_the_rest_is_analysed(place: Place) -> None:
+    async with world(place) as w:
 
         async def script(worker: Worker, task: scheduler.Task) -> Any:
             if task.name.endswith("analyze-00001"):
@@ -117,9 +140,9 @@ async def test_the_opening_has_its_sound_before_the_rest_is_analysed(tmp_path: P
     ("seconds", "reason"), [(40, "0 pointsthe title is too short for trials to pay"), (130, "1 points")]
 )
 async def test_long_titles_are_tried_before_their_ladder_is_chosen(
-    tmp_path: Path, seconds: int, reason: str
+    place: Place, seconds: int, reason: str
 ) -> None:
-    async with world(tmp_path) as w:
+    async with world(place) as w:
         worker = w.worker(seconds=seconds)
         async with working(worker):
             await w.create()
@@ -132,8 +155,8 @@ async def test_long_titles_are_tried_before_their_ladder_is_chosen(
             assert len(trial.excerpts) == 3
 
 
-async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_a_job_publishes_every_segment_of_every_rendition_once(place: Place) -> None:
+    async with world(place) as w:
         worker = w.worker(seconds=40)
         async with working(worker):
             await w.create()
@@ -159,8 +182,8 @@ async def test_a_job_publishes_every_segment_of_every_rendition_once(tmp_path: P
         assert (list(timeline.segment_start_ticks), timeline.planned) == (list(range(0, 1000, 125)), True)
 
 
-async def test_the_opening_then_highlights_then_h264_then_av1_are_handed_out(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_the_opening_then_highlights_then_h264_then_av1_are_handed_out(place: Place) -> None:
+    async with world(place) as w:
         worker = w.worker(seconds=40, slots=1)
         given = media.Highlight(start_offset=Duration(seconds=31), end_offset=Duration(seconds=32))
         await w.create(highlights=[given])
@@ -177,13 +200,13 @@ async def test_the_opening_then_highlights_then_h264_then_av1_are_handed_out(tmp
         ]
 
 
-async def test_a_poison_chunk_fails_its_job_in_words_and_another_job_goes_on(tmp_path: Path) -> None:
+async def test_a_poison_chunk_fails_its_job_in_words_and_another_job_goes_on(place: Place) -> None:
     async def script(worker: Worker, task: scheduler.Task) -> Any:
         if task.name == "jobs/bad/tasks/video-h264-000003":
             raise Refused(3, "The picture at 15.2 s cannot be decoded.")
         return await worker.result(task)
 
-    async with world(tmp_path) as w:
+    async with world(place) as w:
         await w.create("bad", "titles/bad")
         await w.create("good", "titles/good")
         async with working(w.worker(script=script)):
@@ -203,7 +226,7 @@ async def test_a_poison_chunk_fails_its_job_in_words_and_another_job_goes_on(tmp
         )
 
 
-async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_published(tmp_path: Path) -> None:
+async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_published(place: Place) -> None:
     hanging = asyncio.Event()
 
     async def script(worker: Worker, task: scheduler.Task) -> Any:
@@ -213,7 +236,7 @@ async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_publish
             await asyncio.Event().wait()
         return result
 
-    async with world(tmp_path) as w:
+    async with world(place) as w:
         worker = w.worker(script=script)
         async with working(worker):
             await w.create()
@@ -233,7 +256,7 @@ async def test_a_canceled_job_stops_its_workers_and_leaves_only_what_was_publish
 
 @pytest.mark.parametrize("canceled", [False, True])
 async def test_a_retried_job_completes_without_doing_again_what_was_done(
-    tmp_path: Path, canceled: bool
+    place: Place, canceled: bool
 ) -> None:
     broken, reached = True, asyncio.Event()
 
@@ -245,7 +268,7 @@ async def test_a_retried_job_completes_without_doing_again_what_was_done(
             raise Refused(3, "It cannot be decoded.")
         return await worker.result(task)
 
-    async with world(tmp_path) as w:
+    async with world(place) as w:
         worker = w.worker(script=script)
         async with working(worker):
             await w.create()
@@ -267,8 +290,8 @@ async def test_a_retried_job_completes_without_doing_again_what_was_done(
         assert len(w.catalog.publications) == len({p[:2] for p in w.catalog.publications})
 
 
-async def test_a_paused_job_stands_still_and_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_a_paused_job_stands_still_and_goes_on_when_it_is_resumed(place: Place) -> None:
+    async with world(place) as w:
         await w.create()
         paused = (await w.stub.PauseJob(api.PauseJobRequest(name="jobs/j1"))).job
         async with working(w.worker()):
@@ -281,8 +304,8 @@ async def test_a_paused_job_stands_still_and_goes_on_when_it_is_resumed(tmp_path
         assert still.done_task_count == 0
 
 
-async def test_only_an_operator_makes_a_job_urgent(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_only_an_operator_makes_a_job_urgent(place: Place) -> None:
+    async with world(place) as w:
         await w.create()
         answers: list[object] = []
         for user, role in (("users/ann", "publisher"), ("users/op", "operator")):
@@ -297,8 +320,8 @@ async def test_only_an_operator_makes_a_job_urgent(tmp_path: Path) -> None:
         assert answers == [True, grpc.StatusCode.PERMISSION_DENIED, True, True]
 
 
-async def test_a_job_says_when_it_should_be_done_once_anything_was_measured(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_a_job_says_when_it_should_be_done_once_anything_was_measured(place: Place) -> None:
+    async with world(place) as w:
         async with working(w.worker()):
             await w.create()
             first = await w.end_of()
@@ -327,8 +350,8 @@ async def closed(w: World) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_repeated_create_answers_the_same_job(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_a_repeated_create_answers_the_same_job(place: Place) -> None:
+    async with world(place) as w:
         first, second = await w.create(), await w.create()
         assert (second.name, second.create_time) == (first.name, first.create_time)
         listed = await w.stub.ListJobs(api.ListJobsRequest())
@@ -336,10 +359,10 @@ async def test_a_repeated_create_answers_the_same_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("restart", [False, True])
-async def test_results_wait_for_a_catalogue_that_is_down(tmp_path: Path, restart: bool) -> None:
+async def test_results_wait_for_a_catalogue_that_is_down(place: Place, restart: bool) -> None:
     catalog = Catalog()
     catalog.down = True
-    async with world(tmp_path, catalog) as w:
+    async with world(place, catalog) as w:
         worker = w.worker()
         async with working(worker):
             await w.create()
@@ -350,13 +373,13 @@ async def test_results_wait_for_a_catalogue_that_is_down(tmp_path: Path, restart
                 assert (await w.end_of()).state == scheduler.Job.STATE_SUCCEEDED
     if restart:
         catalog.down = False
-        async with world(tmp_path, catalog) as w:
+        async with world(place, catalog) as w:
             assert (await w.end_of()).state == scheduler.Job.STATE_SUCCEEDED
     assert len(catalog.publications) == 32
 
 
-async def test_only_owner_and_operator_see_a_job(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_only_owner_and_operator_see_a_job(place: Place) -> None:
+    async with world(place) as w:
         await w.create()
         seen: dict[str, tuple[grpc.StatusCode, int]] = {}
         for user, role in (("users/ann", "publisher"), ("users/bob", "publisher"), ("users/op", "operator")):
@@ -375,7 +398,7 @@ async def test_only_owner_and_operator_see_a_job(tmp_path: Path) -> None:
         }
 
 
-async def test_workers_are_listed_with_their_tasks_and_remembered_when_gone(tmp_path: Path) -> None:
+async def test_workers_are_listed_with_their_tasks_and_remembered_when_gone(place: Place) -> None:
     begun = asyncio.Event()
 
     async def script(worker: Worker, task: scheduler.Task) -> Any:
@@ -386,7 +409,7 @@ async def test_workers_are_listed_with_their_tasks_and_remembered_when_gone(tmp_
         workers = (await w.stub.ListWorkers(api.ListWorkersRequest())).workers
         return [(x.name, x.slot_count, x.connected, list(x.tasks)) for x in workers]
 
-    async with world(tmp_path) as w:
+    async with world(place) as w:
         await w.create()
         async with working(w.worker(script=script)):
             await begun.wait()
@@ -396,16 +419,16 @@ async def test_workers_are_listed_with_their_tasks_and_remembered_when_gone(tmp_
         assert gone == [("workers/w1", 2, False, ["jobs/j1/tasks/probe"])]
 
 
-async def test_a_watcher_is_told_the_end_of_a_job_that_ended_before(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_a_watcher_is_told_the_end_of_a_job_that_ended_before(place: Place) -> None:
+    async with world(place) as w:
         await w.create()
         await w.stub.CancelJob(api.CancelJobRequest(name="jobs/j1"))
         answers = [a.job.state async for a in w.stub.WatchJob(api.WatchJobRequest(name="jobs/j1"))]
         assert answers == [scheduler.Job.STATE_CANCELED]
 
 
-async def test_a_stream_that_does_not_introduce_itself_is_refused(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+async def test_a_stream_that_does_not_introduce_itself_is_refused(place: Place) -> None:
+    async with world(place) as w:
 
         async def words() -> AsyncIterator[api.WorkRequest]:
             yield api.WorkRequest(progress=api.Progress(task="jobs/j1/tasks/probe", fence=1))
