@@ -26,6 +26,7 @@ _CAUSES = {
     pb.MISS_CAUSE_DISK_FAILED: "refused by the disk",
     pb.MISS_CAUSE_ORIGIN_FAILED: "origin failed",
     pb.MISS_CAUSE_WRONG_ANSWER: "origin's answer was wrong",
+    pb.MISS_CAUSE_WINDOW_CLOSED: "planned, waits for its hours",
 }
 
 
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="What edges there are, and what one keeps on its disk, and why: the one that --url leads to.",
     )
-    for command in (explain, cost):
+    for command in (explain, plan, cost):
         edge.command()(command)
     edge.command("list")(list_edges)
     app.add_typer(edge, name="edge")
@@ -67,6 +68,47 @@ def explain(
             _show(state.output, answer)
 
     run(work)
+
+
+def plan(context: typer.Context) -> None:
+    """Show what the edge would fetch now, in the order in which it does.
+
+    \b
+    kino edge plan
+    """
+    state: State = context.obj
+
+    async def work() -> None:
+        async with connect(state.url) as kino:
+            answer = await kino.stub(EdgeServiceStub).GetPlan(pb.GetPlanRequest())
+            rows = [
+                (
+                    one.title,
+                    one.rendition_id,
+                    f"{one.worth:.2f}",
+                    one.segment_count,
+                    f"{one.size_bytes:,}",
+                    "opening of the next episode" if one.next_episode else "plays",
+                )
+                for one in answer.renditions
+            ]
+            if state.output.as_json:
+                state.output.messages([answer], (), ())
+                return
+            state.output.table(("title", "rendition", "worth", "segments", "bytes", "because of"), rows)
+            state.output.say(_hours(answer))
+            show_state(state.output, answer.edge)
+
+    run(work)
+
+
+def _hours(answer: pb.GetPlanResponse) -> str:
+    if not answer.fill_hours:
+        return "It fetches none of that by itself: set edge_fill_hours."
+    now = "now" if answer.filling else "not now"
+    return (
+        f"Fetched from {answer.fill_hours} UTC ({now}), at {answer.fill_bytes_per_second:,} bytes a second."
+    )
 
 
 def cost(
@@ -154,6 +196,7 @@ def why(placed: pb.SegmentPlacement, edge: pb.EdgeState) -> str:
     """A sentence about a segment."""
     name = f"Segment {placed.segment.number} of {placed.segment.rendition_id}, worth {placed.worth:.2f},"
     memory = " It is in memory." if placed.in_memory else ""
+    memory += " The plan waits to fetch it." if placed.planned else ""
     if placed.kept:
         return f"{name} is on the disk.{memory}"
     if not placed.cause:

@@ -11,6 +11,7 @@ import grpc.aio
 
 from kino.billing.v1.billing_pb2_grpc import BillingServiceStub
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from kino.catalog.v1.series_pb2_grpc import SeriesServiceStub
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from kino.playback.v1.edges_pb2_grpc import (
@@ -19,11 +20,18 @@ from kino.playback.v1.edges_pb2_grpc import (
 )
 from services.playback.beat import Beat
 from services.playback.cache import ChunkCache
-from services.playback.clients import BillingClient, CatalogClient, HistoryClient, IdentityClient
+from services.playback.clients import (
+    BillingClient,
+    CatalogClient,
+    HistoryClient,
+    IdentityClient,
+    SeriesClient,
+)
 from services.playback.disk import Edge
 from services.playback.edges import EdgeRegistry, EdgeReport, Edges
 from services.playback.folder import Folder
 from services.playback.leases import Leases
+from services.playback.plan import Hours, Planner
 from services.playback.player import Player
 from services.playback.readers import Readers
 from services.playback.rpc import SERVICE, PlaybackServicer, register
@@ -86,6 +94,19 @@ def _remembered(ctx: Context, folder: Folder | None) -> RememberedCatalog | None
     if folder is None or not stale:
         return None
     return RememberedCatalog(ctx.channels.stub(CatalogServiceStub), folder, stale, ctx.clock)
+
+
+def _planner(ctx: Context, edge: Edge | None, titles: Titles) -> Planner | None:
+    if edge is None:
+        return None
+    return Planner(
+        edge=edge,
+        titles=titles,
+        episodes=SeriesClient(ctx.channels.stub(SeriesServiceStub)),
+        clock=ctx.clock,
+        hours=Hours.of(ctx.settings.edge_fill_hours),
+        bytes_per_s=ctx.settings.edge_fill_bytes_per_s,
+    )
 
 
 def _beat(
@@ -155,7 +176,10 @@ async def build(ctx: Context) -> ServiceApp:
     )
     edges = books.edges
 
-    explains = EdgeServicer(edge=edge, cache=cache, titles=titles, readers=readers, clock=ctx.clock)
+    planner = _planner(ctx, edge, titles)
+    explains = EdgeServicer(
+        edge=edge, planner=planner, cache=cache, titles=titles, readers=readers, clock=ctx.clock
+    )
 
     def add(server: grpc.aio.Server) -> None:
         register(servicer, server)
@@ -188,6 +212,7 @@ async def build(ctx: Context) -> ServiceApp:
             purge,
             readers.watch,
             *([edge.keep_saving] if edge else []),
+            *([planner.run] if planner and planner.hours else []),
             *([beat.run] if beat else []),
         ],
         leave=readers.leave,

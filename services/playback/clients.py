@@ -10,9 +10,10 @@ import grpc.aio
 
 from kino.billing.v1 import billing_pb2
 from kino.billing.v1.billing_pb2_grpc import BillingServiceStub
-from kino.catalog.v1 import catalog_pb2
+from kino.catalog.v1 import catalog_pb2, series_pb2
 from kino.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from kino.catalog.v1.resources_pb2 import Availability, Title
+from kino.catalog.v1.series_pb2_grpc import SeriesServiceStub
 from kino.history.v1 import history_pb2
 from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1 import identity_pb2
@@ -103,6 +104,21 @@ class CatalogClient:
         except grpc.aio.AioRpcError as error:
             raise _typed(error) from error
         return [_segment(segment) for segment in answer.segments]
+
+
+class SeriesClient:
+    """See `plan.Episodes`."""
+
+    def __init__(self, stub: SeriesServiceStub) -> None:
+        self._stub = stub
+
+    async def after(self, title: str) -> str | None:
+        """See `plan.Episodes.after`."""
+        try:
+            answer = await self._stub.GetNextEpisode(series_pb2.GetNextEpisodeRequest(title=title))
+        except grpc.aio.AioRpcError as error:
+            raise _typed(error) from error
+        return answer.episode.title or None
 
 
 class BillingClient:

@@ -11,7 +11,7 @@ import enum
 import hashlib
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.playback.errors import SegmentCorrupt
@@ -69,6 +69,8 @@ class Edge:
         self._clock = clock
         #: Reads of the origin, and why they were needed.
         self.misses = Misses()
+        #: What is planned and waits for the hours in which it may be fetched.
+        self.waiting: frozenset[Item] = frozenset()
         self._placement = Placement()
         self._kept: Kept[File] = Kept()
         self._writing: dict[Item, File] = {}
@@ -76,6 +78,8 @@ class Edge:
         self._forget_s = self._now_s() + _FORGET_EVERY_S
         #: Reads answered by the disk and by the origin, in bytes.
         self.disk_bytes = self.origin_bytes = 0
+        #: Of the latter, what was fetched by plan.
+        self.filled_bytes = 0
         self._recall()
         self._take_over()
 
@@ -98,6 +102,7 @@ class Edge:
         data = await self._from_disk(item, sha256.hex())
         if data is None:
             data = await self._from_origin(item, key, sha256)
+            self.misses.count(item, len(data), waits=item in self.waiting)
             await self._keep(File(item, len(data), sha256.hex()), lambda: data)
         return data
 
@@ -121,7 +126,6 @@ class Edge:
             _log.error("the origin's answer is truncated or wrong", key=key, size_bytes=len(data))
             self.misses.failed(item, Why(cause=Cause.WRONG_ANSWER, at_s=self._now_s()), len(data))
             raise SegmentCorrupt()
-        self.misses.count(item, len(data))
         return data
 
     async def _asked_origin(self, item: Item, answer: Awaitable[bytes]) -> bytes:
@@ -143,8 +147,21 @@ class Edge:
                 self.disk_bytes += len(data)
                 return data
         data = await self._asked_origin(item, self._origin.get(key, start, length))
-        self.misses.count(item, len(data))
+        self.misses.count(item, len(data), waits=item in self.waiting)
         return data
+
+    async def fill(self, key: str, sha256: bytes) -> int:
+        """Fetch an object that nobody asked for now, and keep it if it is worth it; what was read, in bytes.
+
+        Raises as `read`.
+        """
+        item = item_of(key)
+        if item in self._kept or item in self._writing:
+            return 0
+        data = await self._from_origin(item, key, sha256)
+        self.filled_bytes += len(data)
+        await self._keep(File(item, len(data), sha256.hex()), lambda: data)
+        return len(data)
 
     def offer(self, key: str, size_bytes: int, sha256: bytes, data: Callable[[], bytes]) -> None:
         """Keep an object that was asked for and is in memory, if it is worth it by now.
@@ -189,6 +206,10 @@ class Edge:
         """Whether it is on the disk."""
         return item in self._kept
 
+    def files(self) -> Sequence[File]:
+        """What is on the disk."""
+        return self._kept.files()
+
     def kept_of(self, group: str) -> Sequence[File]:
         """What is on the disk of a rendition."""
         return [file for file in self._kept.files() if file.item.group == group]
@@ -203,10 +224,18 @@ class Edge:
         some = itertools.islice(self._kept.loose, _LOOKED_AT)
         return min((self._placement.worth(item, now_s) for item in some), default=0.0)
 
-    def ranks(self) -> dict[str, Rank]:
+    def expect(self, expected: Mapping[tuple[str, int], float]) -> None:
+        """See `Placement.expect`."""
+        self._placement.expect(expected)
+
+    def ranks(self, least_worth: float = 0.0) -> dict[str, Rank]:
         """The renditions that plays are known of, by their group; the most watched first."""
         ranked = sorted(self._placement.worths(self._now_s()).items(), key=lambda one: -one[1])
-        return {group: Rank(rank=at, worth=worth) for at, (group, worth) in enumerate(ranked, 1)}
+        return {
+            group: Rank(rank=at, worth=worth)
+            for at, (group, worth) in enumerate(ranked, 1)
+            if worth >= least_worth
+        }
 
     async def _keep(self, file: File, data: Callable[[], bytes]) -> Verdict:
         room = self._room_for(file)

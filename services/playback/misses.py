@@ -23,6 +23,8 @@ class Cause(enum.Enum):
     DISK_FAILED = enum.auto()
     ORIGIN_FAILED = enum.auto()
     WRONG_ANSWER = enum.auto()
+    #: It is planned, and waits for the hours in which it may be fetched.
+    WINDOW_CLOSED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +57,13 @@ class Misses:
         """What happened to a segment last; None while nothing did, or too long ago."""
         return self._whys.get(item)
 
-    def count(self, item: Item, size_bytes: int) -> None:
-        """It was read from the origin."""
+    def count(self, item: Item, size_bytes: int, *, waits: bool) -> None:
+        """It was read from the origin; `waits`: it is planned and not fetched yet."""
         why = self._whys.get(item)
-        served = why is not None and why.cause not in (Cause.ORIGIN_FAILED, Cause.WRONG_ANSWER)
-        self._add(why.cause if why and served else Cause.FIRST_ASK, size_bytes)
+        cause = why.cause if why else Cause.FIRST_ASK
+        if cause in (Cause.ORIGIN_FAILED, Cause.WRONG_ANSWER):
+            cause = Cause.FIRST_ASK
+        self._add(Cause.WINDOW_CLOSED if waits else cause, size_bytes)
 
     def failed(self, item: Item, why: Why, size_bytes: int) -> None:
         """It could not be read from the origin. Why it wasn't on the disk stays known."""

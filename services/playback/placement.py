@@ -75,6 +75,7 @@ class Placement:
 
     def __init__(self, seed: int | None = None) -> None:
         self._parts: dict[str, dict[int, _Part]] = {}
+        self._expected: Mapping[tuple[str, int], float] = {}
         self._random = random.Random(seed)
 
     def seen(self, item: Item, now_s: float) -> None:
@@ -85,19 +86,22 @@ class Placement:
 
     def worth(self, item: Item, now_s: float) -> float:
         """How much it will be asked for; only the order of two values means something."""
-        parts = self._parts.get(item.group)
-        if parts is None:
-            return 0.0
+        parts = self._parts.get(item.group, {})
         if item.number == INIT:
-            return max(part.long.now(now_s, LONG_S) for part in parts.values())
+            return max((part.long.now(now_s, LONG_S) for part in parts.values()), default=0.0)
         number = item.number // PART_SEGMENTS
         own = parts.get(number)
-        value = own.long.now(now_s, LONG_S) if own else 0.0
+        value = self._expected.get((item.group, number), 0.0)
+        value += own.long.now(now_s, LONG_S) if own else 0.0
         for behind in range(1, min(BEHIND_PARTS, number) + 1):
             part = parts.get(number - behind)
             if part is not None:
                 value += ON_THE_WAY * part.short.now(now_s, SHORT_S)
         return value
+
+    def expect(self, expected: Mapping[tuple[str, int], float]) -> None:
+        """How much parts (group and number) will be asked for beyond what plays tell, until told anew."""
+        self._expected = expected
 
     def worths(self, now_s: float) -> dict[str, float]:
         """What each rendition's best watched part is worth."""

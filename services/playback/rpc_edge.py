@@ -17,6 +17,7 @@ from services.playback.errors import EdgeWithoutDisk, SegmentNotReady, SegmentOu
 from services.playback.misses import Cause
 from services.playback.model import Rendition, TitleMedia
 from services.playback.placement import INIT, Item
+from services.playback.plan import Plan, Planner
 from services.playback.readers import Readers
 from services.playback.titles import Titles
 from services.runtime.clock import Clock
@@ -29,9 +30,17 @@ class EdgeServicer(edge_pb2_grpc.EdgeServiceServicer):
     """Serves what the disk tier tells."""
 
     def __init__(
-        self, *, edge: Edge | None, cache: ChunkCache, titles: Titles, readers: Readers, clock: Clock
+        self,
+        *,
+        edge: Edge | None,
+        planner: Planner | None,
+        cache: ChunkCache,
+        titles: Titles,
+        readers: Readers,
+        clock: Clock,
     ) -> None:
-        """`edge`: None where the node has no disk tier."""
+        """`edge` and `planner`: None where the node has no disk tier."""
+        self._planner = planner
         self._readers = readers
         self._clock = clock
         self._edge = edge
@@ -56,6 +65,20 @@ class EdgeServicer(edge_pb2_grpc.EdgeServiceServicer):
             response.segment.CopyFrom(self._segment(edge, name, key))
         return response
 
+    async def GetPlan(self, request: pb.GetPlanRequest, context: Any) -> pb.GetPlanResponse:
+        """See the contract."""
+        edge, planner = self._disk(), self._planner
+        if planner is None:
+            raise EdgeWithoutDisk()
+        plan, hours = await planner.plan(), planner.hours
+        return pb.GetPlanResponse(
+            edge=self._state(edge),
+            fill_hours=f"{hours.start:%H:%M}-{hours.end:%H:%M}" if hours else "",
+            filling=planner.filling,
+            fill_bytes_per_second=planner.bytes_per_s,
+            renditions=_planned(plan),
+        )
+
     async def GetTraffic(self, request: pb.GetTrafficRequest, context: Any) -> pb.GetTrafficResponse:
         """See the contract."""
         edge = self._disk()
@@ -67,6 +90,7 @@ class EdgeServicer(edge_pb2_grpc.EdgeServiceServicer):
             origin_bytes=edge.origin_bytes,
             origin_read_count=sum(count.reads for count in edge.misses.counts.values()),
             memory_budget_bytes=self._cache.budget_bytes,
+            filled_bytes=edge.filled_bytes,
         )
 
     def _disk(self) -> Edge:
@@ -103,7 +127,11 @@ class EdgeServicer(edge_pb2_grpc.EdgeServiceServicer):
     def _segment(self, edge: Edge, name: pb.SegmentName, key: str) -> pb.SegmentPlacement:
         item = item_of(key)
         placed = pb.SegmentPlacement(
-            segment=name, kept=edge.keeps(item), in_memory=self._cache.holds(key), worth=edge.worth(item)
+            segment=name,
+            kept=edge.keeps(item),
+            in_memory=self._cache.holds(key),
+            worth=edge.worth(item),
+            planned=item in edge.waiting and not edge.keeps(item),
         )
         why = None if placed.kept else edge.misses.why(item)
         if why is not None:
@@ -126,6 +154,25 @@ def _rendition(edge: Edge, ranks: dict[str, Rank], rendition: Rendition) -> pb.R
         kept_count=len(kept),
         kept_bytes=sum(file.size_bytes for file in kept),
     )
+
+
+def _planned(plan: Plan) -> list[pb.PlannedRendition]:
+    """By rendition, in the order of the best of each."""
+    found: dict[str, pb.PlannedRendition] = {}
+    for wish in plan.wishes:
+        name = _name(wish.item)
+        one = found.setdefault(
+            wish.item.group,
+            pb.PlannedRendition(
+                title=name.title,
+                rendition_id=name.rendition_id,
+                worth=wish.worth,
+                next_episode=wish.next_episode,
+            ),
+        )
+        one.segment_count += 1
+        one.size_bytes += wish.size_bytes
+    return list(found.values())
 
 
 def _name(item: Item) -> pb.SegmentName:

@@ -212,6 +212,16 @@ class Settings(BaseSettings):
     edge_dir: Path | None = Field(
         default=None, description="Folder of those segments; default: `edge` in the data folder."
     )
+    edge_fill_hours: str = Field(
+        default="",
+        pattern="^(([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9])?$",
+        description="Hours (UTC) in which an edge fetches what its plan says; empty: it keeps only what is "
+        "asked for.",
+        examples=["02:00-06:00"],
+    )
+    edge_fill_bytes_per_s: int = Field(
+        default=12_500_000, ge=1, description="The most that an edge reads from the origin for its plan."
+    )
     edge_address: str = Field(
         default="",
         pattern="^(https?://[A-Za-z0-9.-]{1,200}:[0-9]{1,5})?$",

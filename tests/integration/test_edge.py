@@ -147,6 +147,24 @@ async def test_what_was_delivered_is_told_and_its_cost_by_source(tmp_path: Path,
         assert "Prices are of" in await kino(process, tmp_path, "edge", "cost")
 
 
+async def test_an_operator_sees_what_would_be_fetched_and_when(tmp_path: Path, film: Film) -> None:
+    async with node(tmp_path, edge_fill_hours="02:00-06:00", edge_fill_bytes_per_s=1_000_000) as process:
+        title = await Publisher(process, film).publish_all()
+        await watched(process, title)
+        async with channel_of(process, user_token(process, OPERATOR, "operator")) as channel:
+            plan = await EdgeServiceStub(channel).GetPlan(pb.GetPlanRequest())
+        assert (plan.fill_hours, plan.filling, plan.fill_bytes_per_second) == (
+            "02:00-06:00",
+            False,
+            1_000_000,
+        )
+        assert {one.title for one in plan.renditions} == {title}
+        assert {one.rendition_id for one in plan.renditions} == {"h264-240", "aac-128-und-0"}
+        shown = await kino(process, tmp_path, "edge", "plan")
+        assert "Fetched from 02:00-06:00 UTC (not now), at 1,000,000 bytes a second." in shown
+        assert title in shown
+
+
 async def test_a_segment_beyond_the_budget_is_told_as_such(tmp_path: Path, film: Film) -> None:
     async with node(tmp_path, edge_disk_bytes=2_000) as process:
         title = await Publisher(process, film).publish_all()

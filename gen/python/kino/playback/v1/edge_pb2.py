@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkino/playback/v1/edge.proto\x12\x10kino.playback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bkino/common/v1/access.proto\"Z\n\tMissCount\x12*\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1b.kino.playback.v1.MissCause\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xc9\x01\n\tEdgeState\x12\x0c\n\x04node\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62udget_bytes\x18\x03 \x01(\x03\x12\x12\n\nkept_bytes\x18\x04 \x01(\x03\x12\x12\n\nkept_count\x18\x05 \x01(\x03\x12\x13\n\x0bleast_worth\x18\x06 \x01(\x01\x12+\n\x06misses\x18\x07 \x03(\x0b\x32\x1b.kino.playback.v1.MissCount\"\x85\x01\n\x12RenditionPlacement\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\r\n\x05worth\x18\x02 \x01(\x01\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\x14\n\x0cranked_count\x18\x04 \x01(\x05\x12\x12\n\nkept_count\x18\x05 \x01(\x05\x12\x12\n\nkept_bytes\x18\x06 \x01(\x03\"B\n\x0bSegmentName\x12\r\n\x05title\x18\x01 \x01(\t\x12\x14\n\x0crendition_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x05\"\x91\x02\n\x10SegmentPlacement\x12.\n\x07segment\x18\x01 \x01(\x0b\x32\x1d.kino.playback.v1.SegmentName\x12\x0c\n\x04kept\x18\x02 \x01(\x08\x12\x11\n\tin_memory\x18\x03 \x01(\x08\x12\r\n\x05worth\x18\x04 \x01(\x01\x12*\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1b.kino.playback.v1.MissCause\x12.\n\ncause_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x05other\x18\x07 \x01(\x0b\x32\x1d.kino.playback.v1.SegmentName\x12\x13\n\x0bother_worth\x18\x08 \x01(\x01\"\x13\n\x11GetTrafficRequest\"\xea\x01\n\x12GetTrafficResponse\x12)\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x1b.kino.playback.v1.EdgeState\x12.\n\ncount_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64\x65livered_bytes\x18\x03 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x04 \x01(\x03\x12\x14\n\x0corigin_bytes\x18\x05 \x01(\x03\x12\x19\n\x11origin_read_count\x18\x06 \x01(\x03\x12\x1b\n\x13memory_budget_bytes\x18\x07 \x01(\x03\"\xbf\x02\n\x0e\x45xplainRequest\x12\x32\n\x05title\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x39\n\x0crendition_id\x18\x02 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12-\n\x0esegment_number\x18\x03 \x01(\x05\x42\x10\xbaH\r\x1a\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01H\x00\x88\x01\x01:|\xbaHy\x1aw\n\x1c\x65xplain.segment_of_rendition\x12!segment_number needs rendition_id\x1a\x34!has(this.segment_number) || this.rendition_id != \'\'B\x11\n\x0f_segment_number\"\xab\x01\n\x0f\x45xplainResponse\x12)\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x1b.kino.playback.v1.EdgeState\x12\x38\n\nrenditions\x18\x02 \x03(\x0b\x32$.kino.playback.v1.RenditionPlacement\x12\x33\n\x07segment\x18\x03 \x01(\x0b\x32\".kino.playback.v1.SegmentPlacement*\xfc\x01\n\tMissCause\x12\x1a\n\x16MISS_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n\x14MISS_CAUSE_FIRST_ASK\x10\x01\x12\x18\n\x14MISS_CAUSE_NOT_WORTH\x10\x02\x12\x18\n\x14MISS_CAUSE_DISPLACED\x10\x03\x12\x16\n\x12MISS_CAUSE_TOO_BIG\x10\x04\x12\x16\n\x12MISS_CAUSE_DAMAGED\x10\x05\x12\x1a\n\x16MISS_CAUSE_DISK_FAILED\x10\x06\x12\x1c\n\x18MISS_CAUSE_ORIGIN_FAILED\x10\x07\x12\x1b\n\x17MISS_CAUSE_WRONG_ANSWER\x10\x08\x32\xc2\x01\n\x0b\x45\x64geService\x12T\n\x07\x45xplain\x12 .kino.playback.v1.ExplainRequest\x1a!.kino.playback.v1.ExplainResponse\"\x04\x88\xb2\x19\x04\x12]\n\nGetTraffic\x12#.kino.playback.v1.GetTrafficRequest\x1a$.kino.playback.v1.GetTrafficResponse\"\x04\x88\xb2\x19\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkino/playback/v1/edge.proto\x12\x10kino.playback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bkino/common/v1/access.proto\"Z\n\tMissCount\x12*\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1b.kino.playback.v1.MissCause\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xc9\x01\n\tEdgeState\x12\x0c\n\x04node\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62udget_bytes\x18\x03 \x01(\x03\x12\x12\n\nkept_bytes\x18\x04 \x01(\x03\x12\x12\n\nkept_count\x18\x05 \x01(\x03\x12\x13\n\x0bleast_worth\x18\x06 \x01(\x01\x12+\n\x06misses\x18\x07 \x03(\x0b\x32\x1b.kino.playback.v1.MissCount\"\x85\x01\n\x12RenditionPlacement\x12\x14\n\x0crendition_id\x18\x01 \x01(\t\x12\r\n\x05worth\x18\x02 \x01(\x01\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\x14\n\x0cranked_count\x18\x04 \x01(\x05\x12\x12\n\nkept_count\x18\x05 \x01(\x05\x12\x12\n\nkept_bytes\x18\x06 \x01(\x03\"B\n\x0bSegmentName\x12\r\n\x05title\x18\x01 \x01(\t\x12\x14\n\x0crendition_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x05\"\xa2\x02\n\x10SegmentPlacement\x12.\n\x07segment\x18\x01 \x01(\x0b\x32\x1d.kino.playback.v1.SegmentName\x12\x0c\n\x04kept\x18\x02 \x01(\x08\x12\x11\n\tin_memory\x18\x03 \x01(\x08\x12\r\n\x05worth\x18\x04 \x01(\x01\x12*\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1b.kino.playback.v1.MissCause\x12.\n\ncause_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x05other\x18\x07 \x01(\x0b\x32\x1d.kino.playback.v1.SegmentName\x12\x13\n\x0bother_worth\x18\x08 \x01(\x01\x12\x0f\n\x07planned\x18\t \x01(\x08\"\x13\n\x11GetTrafficRequest\"\x80\x02\n\x12GetTrafficResponse\x12)\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x1b.kino.playback.v1.EdgeState\x12.\n\ncount_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64\x65livered_bytes\x18\x03 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x04 \x01(\x03\x12\x14\n\x0corigin_bytes\x18\x05 \x01(\x03\x12\x19\n\x11origin_read_count\x18\x06 \x01(\x03\x12\x1b\n\x13memory_budget_bytes\x18\x07 \x01(\x03\x12\x14\n\x0c\x66illed_bytes\x18\x08 \x01(\x03\"\x10\n\x0eGetPlanRequest\"\x87\x01\n\x10PlannedRendition\x12\r\n\x05title\x18\x01 \x01(\t\x12\x14\n\x0crendition_id\x18\x02 \x01(\t\x12\r\n\x05worth\x18\x03 \x01(\x01\x12\x15\n\rsegment_count\x18\x04 \x01(\x05\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cnext_episode\x18\x06 \x01(\x08\"\xb8\x01\n\x0fGetPlanResponse\x12)\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x1b.kino.playback.v1.EdgeState\x12\x12\n\nfill_hours\x18\x02 \x01(\t\x12\x0f\n\x07\x66illing\x18\x03 \x01(\x08\x12\x1d\n\x15\x66ill_bytes_per_second\x18\x04 \x01(\x03\x12\x36\n\nrenditions\x18\x05 \x03(\x0b\x32\".kino.playback.v1.PlannedRendition\"\xbf\x02\n\x0e\x45xplainRequest\x12\x32\n\x05title\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^titles/[a-z0-9-]{1,63}$\x12\x39\n\x0crendition_id\x18\x02 \x01(\tB#\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\x12-\n\x0esegment_number\x18\x03 \x01(\x05\x42\x10\xbaH\r\x1a\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01H\x00\x88\x01\x01:|\xbaHy\x1aw\n\x1c\x65xplain.segment_of_rendition\x12!segment_number needs rendition_id\x1a\x34!has(this.segment_number) || this.rendition_id != \'\'B\x11\n\x0f_segment_number\"\xab\x01\n\x0f\x45xplainResponse\x12)\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x1b.kino.playback.v1.EdgeState\x12\x38\n\nrenditions\x18\x02 \x03(\x0b\x32$.kino.playback.v1.RenditionPlacement\x12\x33\n\x07segment\x18\x03 \x01(\x0b\x32\".kino.playback.v1.SegmentPlacement*\x9a\x02\n\tMissCause\x12\x1a\n\x16MISS_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n\x14MISS_CAUSE_FIRST_ASK\x10\x01\x12\x18\n\x14MISS_CAUSE_NOT_WORTH\x10\x02\x12\x18\n\x14MISS_CAUSE_DISPLACED\x10\x03\x12\x16\n\x12MISS_CAUSE_TOO_BIG\x10\x04\x12\x16\n\x12MISS_CAUSE_DAMAGED\x10\x05\x12\x1a\n\x16MISS_CAUSE_DISK_FAILED\x10\x06\x12\x1c\n\x18MISS_CAUSE_ORIGIN_FAILED\x10\x07\x12\x1b\n\x17MISS_CAUSE_WRONG_ANSWER\x10\x08\x12\x1c\n\x18MISS_CAUSE_WINDOW_CLOSED\x10\t2\x98\x02\n\x0b\x45\x64geService\x12T\n\x07\x45xplain\x12 .kino.playback.v1.ExplainRequest\x1a!.kino.playback.v1.ExplainResponse\"\x04\x88\xb2\x19\x04\x12T\n\x07GetPlan\x12 .kino.playback.v1.GetPlanRequest\x1a!.kino.playback.v1.GetPlanResponse\"\x04\x88\xb2\x19\x04\x12]\n\nGetTraffic\x12#.kino.playback.v1.GetTrafficRequest\x1a$.kino.playback.v1.GetTrafficResponse\"\x04\x88\xb2\x19\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,10 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINREQUEST']._serialized_options = b'\272Hy\032w\n\034explain.segment_of_rendition\022!segment_number needs rendition_id\0324!has(this.segment_number) || this.rendition_id != \'\''
   _globals['_EDGESERVICE'].methods_by_name['Explain']._loaded_options = None
   _globals['_EDGESERVICE'].methods_by_name['Explain']._serialized_options = b'\210\262\031\004'
+  _globals['_EDGESERVICE'].methods_by_name['GetPlan']._loaded_options = None
+  _globals['_EDGESERVICE'].methods_by_name['GetPlan']._serialized_options = b'\210\262\031\004'
   _globals['_EDGESERVICE'].methods_by_name['GetTraffic']._loaded_options = None
   _globals['_EDGESERVICE'].methods_by_name['GetTraffic']._serialized_options = b'\210\262\031\004'
-  _globals['_MISSCAUSE']._serialized_start=1704
-  _globals['_MISSCAUSE']._serialized_end=1956
+  _globals['_MISSCAUSE']._serialized_start=2086
+  _globals['_MISSCAUSE']._serialized_end=2368
   _globals['_MISSCOUNT']._serialized_start=173
   _globals['_MISSCOUNT']._serialized_end=263
   _globals['_EDGESTATE']._serialized_start=266
@@ -58,15 +60,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTNAME']._serialized_start=605
   _globals['_SEGMENTNAME']._serialized_end=671
   _globals['_SEGMENTPLACEMENT']._serialized_start=674
-  _globals['_SEGMENTPLACEMENT']._serialized_end=947
-  _globals['_GETTRAFFICREQUEST']._serialized_start=949
-  _globals['_GETTRAFFICREQUEST']._serialized_end=968
-  _globals['_GETTRAFFICRESPONSE']._serialized_start=971
-  _globals['_GETTRAFFICRESPONSE']._serialized_end=1205
-  _globals['_EXPLAINREQUEST']._serialized_start=1208
-  _globals['_EXPLAINREQUEST']._serialized_end=1527
-  _globals['_EXPLAINRESPONSE']._serialized_start=1530
-  _globals['_EXPLAINRESPONSE']._serialized_end=1701
-  _globals['_EDGESERVICE']._serialized_start=1959
-  _globals['_EDGESERVICE']._serialized_end=2153
+  _globals['_SEGMENTPLACEMENT']._serialized_end=964
+  _globals['_GETTRAFFICREQUEST']._serialized_start=966
+  _globals['_GETTRAFFICREQUEST']._serialized_end=985
+  _globals['_GETTRAFFICRESPONSE']._serialized_start=988
+  _globals['_GETTRAFFICRESPONSE']._serialized_end=1244
+  _globals['_GETPLANREQUEST']._serialized_start=1246
+  _globals['_GETPLANREQUEST']._serialized_end=1262
+  _globals['_PLANNEDRENDITION']._serialized_start=1265
+  _globals['_PLANNEDRENDITION']._serialized_end=1400
+  _globals['_GETPLANRESPONSE']._serialized_start=1403
+  _globals['_GETPLANRESPONSE']._serialized_end=1587
+  _globals['_EXPLAINREQUEST']._serialized_start=1590
+  _globals['_EXPLAINREQUEST']._serialized_end=1909
+  _globals['_EXPLAINRESPONSE']._serialized_start=1912
+  _globals['_EXPLAINRESPONSE']._serialized_end=2083
+  _globals['_EDGESERVICE']._serialized_start=2371
+  _globals['_EDGESERVICE']._serialized_end=2651
 # @@protoc_insertion_point(module_scope)

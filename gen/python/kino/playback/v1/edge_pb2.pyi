@@ -44,6 +44,8 @@ class _MissCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MissCause.V
     """The origin gave nothing: it is away, or has no such object. Nobody was served."""
     MISS_CAUSE_WRONG_ANSWER: _MissCause.ValueType  # 8
     """The origin's answer was truncated or wrong; it was neither served nor kept."""
+    MISS_CAUSE_WINDOW_CLOSED: _MissCause.ValueType  # 9
+    """It is in the node's plan, and waits for the hours in which it may be fetched."""
 
 class MissCause(_MissCause, metaclass=_MissCauseEnumTypeWrapper):
     """Why a segment had to be read from the origin."""
@@ -66,6 +68,8 @@ MISS_CAUSE_ORIGIN_FAILED: MissCause.ValueType  # 7
 """The origin gave nothing: it is away, or has no such object. Nobody was served."""
 MISS_CAUSE_WRONG_ANSWER: MissCause.ValueType  # 8
 """The origin's answer was truncated or wrong; it was neither served nor kept."""
+MISS_CAUSE_WINDOW_CLOSED: MissCause.ValueType  # 9
+"""It is in the node's plan, and waits for the hours in which it may be fetched."""
 Global___MissCause: _TypeAlias = MissCause  # noqa: Y015
 
 @_typing.final
@@ -236,6 +240,7 @@ class SegmentPlacement(_message.Message):
     CAUSE_TIME_FIELD_NUMBER: _builtins.int
     OTHER_FIELD_NUMBER: _builtins.int
     OTHER_WORTH_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
     kept: _builtins.bool
     """Whether it is on the disk."""
     in_memory: _builtins.bool
@@ -246,6 +251,8 @@ class SegmentPlacement(_message.Message):
     """When it isn't on the disk, why; not set when the node was never asked for it."""
     other_worth: _builtins.float
     """The other's worth then."""
+    planned: _builtins.bool
+    """Whether the node's plan waits to fetch it."""
     @_builtins.property
     def segment(self) -> Global___SegmentName:
         """Which."""
@@ -269,10 +276,11 @@ class SegmentPlacement(_message.Message):
         cause_time: _timestamp_pb2.Timestamp | None = ...,
         other: Global___SegmentName | None = ...,
         other_worth: _builtins.float = ...,
+        planned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cause_time", b"cause_time", "other", b"other", "segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "cause_time", b"cause_time", "in_memory", b"in_memory", "kept", b"kept", "other", b"other", "other_worth", b"other_worth", "segment", b"segment", "worth", b"worth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "cause_time", b"cause_time", "in_memory", b"in_memory", "kept", b"kept", "other", b"other", "other_worth", b"other_worth", "planned", b"planned", "segment", b"segment", "worth", b"worth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,6 +316,7 @@ class GetTrafficResponse(_message.Message):
     ORIGIN_BYTES_FIELD_NUMBER: _builtins.int
     ORIGIN_READ_COUNT_FIELD_NUMBER: _builtins.int
     MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    FILLED_BYTES_FIELD_NUMBER: _builtins.int
     delivered_bytes: _builtins.int
     """Media that viewers took."""
     disk_bytes: _builtins.int
@@ -318,6 +327,8 @@ class GetTrafficResponse(_message.Message):
     """Reads of the origin."""
     memory_budget_bytes: _builtins.int
     """Memory for segments. What viewers took beyond what was read from disk and origin came out of it."""
+    filled_bytes: _builtins.int
+    """Of `origin_bytes`, what was fetched by plan."""
     @_builtins.property
     def edge(self) -> Global___EdgeState:
         """The node."""
@@ -336,14 +347,116 @@ class GetTrafficResponse(_message.Message):
         origin_bytes: _builtins.int = ...,
         origin_read_count: _builtins.int = ...,
         memory_budget_bytes: _builtins.int = ...,
+        filled_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "edge", b"edge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "delivered_bytes", b"delivered_bytes", "disk_bytes", b"disk_bytes", "edge", b"edge", "memory_budget_bytes", b"memory_budget_bytes", "origin_bytes", b"origin_bytes", "origin_read_count", b"origin_read_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "delivered_bytes", b"delivered_bytes", "disk_bytes", b"disk_bytes", "edge", b"edge", "filled_bytes", b"filled_bytes", "memory_budget_bytes", b"memory_budget_bytes", "origin_bytes", b"origin_bytes", "origin_read_count", b"origin_read_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTrafficResponse: _TypeAlias = GetTrafficResponse  # noqa: Y015
+
+@_typing.final
+class GetPlanRequest(_message.Message):
+    """Request message for `EdgeService.GetPlan`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPlanRequest: _TypeAlias = GetPlanRequest  # noqa: Y015
+
+@_typing.final
+class PlannedRendition(_message.Message):
+    """Segments of a rendition to be fetched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    RENDITION_ID_FIELD_NUMBER: _builtins.int
+    WORTH_FIELD_NUMBER: _builtins.int
+    SEGMENT_COUNT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    NEXT_EPISODE_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Format: `titles/{title}`."""
+    rendition_id: _builtins.str
+    """Id of the rendition."""
+    worth: _builtins.float
+    """Worth of its best segment among them."""
+    segment_count: _builtins.int
+    """How many segments, with an init segment."""
+    size_bytes: _builtins.int
+    """What they take; init segments aren't counted."""
+    next_episode: _builtins.bool
+    """Whether it is the opening of an episode after one that is watched to its end."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        rendition_id: _builtins.str = ...,
+        worth: _builtins.float = ...,
+        segment_count: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        next_episode: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_episode", b"next_episode", "rendition_id", b"rendition_id", "segment_count", b"segment_count", "size_bytes", b"size_bytes", "title", b"title", "worth", b"worth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedRendition: _TypeAlias = PlannedRendition  # noqa: Y015
+
+@_typing.final
+class GetPlanResponse(_message.Message):
+    """Response message for `EdgeService.GetPlan`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGE_FIELD_NUMBER: _builtins.int
+    FILL_HOURS_FIELD_NUMBER: _builtins.int
+    FILLING_FIELD_NUMBER: _builtins.int
+    FILL_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RENDITIONS_FIELD_NUMBER: _builtins.int
+    fill_hours: _builtins.str
+    """When it fetches, in UTC, as in `edge_fill_hours`; empty: never."""
+    filling: _builtins.bool
+    """Whether it does now."""
+    fill_bytes_per_second: _builtins.int
+    """The most that it reads from the origin for that, in a second."""
+    @_builtins.property
+    def edge(self) -> Global___EdgeState:
+        """The node."""
+
+    @_builtins.property
+    def renditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedRendition]:
+        """What is to be fetched, what is worth most first. At most a few thousand renditions, so there are no pages."""
+
+    def __init__(
+        self,
+        *,
+        edge: Global___EdgeState | None = ...,
+        fill_hours: _builtins.str = ...,
+        filling: _builtins.bool = ...,
+        fill_bytes_per_second: _builtins.int = ...,
+        renditions: _abc.Iterable[Global___PlannedRendition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge", "fill_bytes_per_second", b"fill_bytes_per_second", "fill_hours", b"fill_hours", "filling", b"filling", "renditions", b"renditions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPlanResponse: _TypeAlias = GetPlanResponse  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):

@@ -41,6 +41,11 @@ class EdgeServiceStub:
                 request_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/kino.playback.v1.EdgeService/GetPlan',
+                request_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetPlanResponse.FromString,
+                _registered_method=True)
         self.GetTraffic = channel.unary_unary(
                 '/kino.playback.v1.EdgeService/GetTraffic',
                 request_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetTrafficRequest.SerializeToString,
@@ -61,6 +66,14 @@ class EdgeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPlan(self, request, context):
+        """Computes from measured plays what the node should keep and doesn't yet. The node fetches it by itself in the hours set for
+        that (`edge_fill_hours`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTraffic(self, request, context):
         """Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices.
         """
@@ -75,6 +88,11 @@ def add_EdgeServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainRequest.FromString,
                     response_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.ExplainResponse.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetPlanRequest.FromString,
+                    response_serializer=kino_dot_playback_dot_v1_dot_edge__pb2.GetPlanResponse.SerializeToString,
             ),
             'GetTraffic': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTraffic,
@@ -111,6 +129,33 @@ class EdgeService:
             '/kino.playback.v1.EdgeService/Explain',
             kino_dot_playback_dot_v1_dot_edge__pb2.ExplainRequest.SerializeToString,
             kino_dot_playback_dot_v1_dot_edge__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kino.playback.v1.EdgeService/GetPlan',
+            kino_dot_playback_dot_v1_dot_edge__pb2.GetPlanRequest.SerializeToString,
+            kino_dot_playback_dot_v1_dot_edge__pb2.GetPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

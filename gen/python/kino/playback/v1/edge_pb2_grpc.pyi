@@ -22,6 +22,10 @@ class EdgeServiceStub:
     """Explains what the node keeps of a title and why: each rendition's rank by measured plays, and for one segment its place,
     or the cause that it has none.
     """
+    GetPlan: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetPlanRequest, _edge_pb2.GetPlanResponse]
+    """Computes from measured plays what the node should keep and doesn't yet. The node fetches it by itself in the hours set for
+    that (`edge_fill_hours`).
+    """
     GetTraffic: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetTrafficRequest, _edge_pb2.GetTrafficResponse]
     """Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices."""
 
@@ -38,6 +42,16 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_edge_pb2.ExplainResponse]:
         """Explains what the node keeps of a title and why: each rendition's rank by measured plays, and for one segment its place,
         or the cause that it has none.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPlan(
+        self,
+        request: _edge_pb2.GetPlanRequest,
+        context: _aio.ServicerContext[_edge_pb2.GetPlanRequest, _abc.Awaitable[_edge_pb2.GetPlanResponse]],
+    ) -> _abc.Awaitable[_edge_pb2.GetPlanResponse]:
+        """Computes from measured plays what the node should keep and doesn't yet. The node fetches it by itself in the hours set for
+        that (`edge_fill_hours`).
         """
 
     @_abc_1.abstractmethod

@@ -258,6 +258,13 @@ export declare type SegmentPlacement = Message<"kino.playback.v1.SegmentPlacemen
    * @generated from field: double other_worth = 8;
    */
   otherWorth: number;
+
+  /**
+   * Whether the node's plan waits to fetch it.
+   *
+   * @generated from field: bool planned = 9;
+   */
+  planned: boolean;
 };
 
 /**
@@ -334,6 +341,13 @@ export declare type GetTrafficResponse = Message<"kino.playback.v1.GetTrafficRes
    * @generated from field: int64 memory_budget_bytes = 7;
    */
   memoryBudgetBytes: bigint;
+
+  /**
+   * Of `origin_bytes`, what was fetched by plan.
+   *
+   * @generated from field: int64 filled_bytes = 8;
+   */
+  filledBytes: bigint;
 };
 
 /**
@@ -341,6 +355,123 @@ export declare type GetTrafficResponse = Message<"kino.playback.v1.GetTrafficRes
  * Use `create(GetTrafficResponseSchema)` to create a new message.
  */
 export declare const GetTrafficResponseSchema: GenMessage<GetTrafficResponse>;
+
+/**
+ * Request message for `EdgeService.GetPlan`.
+ *
+ * @generated from message kino.playback.v1.GetPlanRequest
+ */
+export declare type GetPlanRequest = Message<"kino.playback.v1.GetPlanRequest"> & {
+};
+
+/**
+ * Describes the message kino.playback.v1.GetPlanRequest.
+ * Use `create(GetPlanRequestSchema)` to create a new message.
+ */
+export declare const GetPlanRequestSchema: GenMessage<GetPlanRequest>;
+
+/**
+ * Segments of a rendition to be fetched.
+ *
+ * @generated from message kino.playback.v1.PlannedRendition
+ */
+export declare type PlannedRendition = Message<"kino.playback.v1.PlannedRendition"> & {
+  /**
+   * Format: `titles/{title}`.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * Id of the rendition.
+   *
+   * @generated from field: string rendition_id = 2;
+   */
+  renditionId: string;
+
+  /**
+   * Worth of its best segment among them.
+   *
+   * @generated from field: double worth = 3;
+   */
+  worth: number;
+
+  /**
+   * How many segments, with an init segment.
+   *
+   * @generated from field: int32 segment_count = 4;
+   */
+  segmentCount: number;
+
+  /**
+   * What they take; init segments aren't counted.
+   *
+   * @generated from field: int64 size_bytes = 5;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Whether it is the opening of an episode after one that is watched to its end.
+   *
+   * @generated from field: bool next_episode = 6;
+   */
+  nextEpisode: boolean;
+};
+
+/**
+ * Describes the message kino.playback.v1.PlannedRendition.
+ * Use `create(PlannedRenditionSchema)` to create a new message.
+ */
+export declare const PlannedRenditionSchema: GenMessage<PlannedRendition>;
+
+/**
+ * Response message for `EdgeService.GetPlan`.
+ *
+ * @generated from message kino.playback.v1.GetPlanResponse
+ */
+export declare type GetPlanResponse = Message<"kino.playback.v1.GetPlanResponse"> & {
+  /**
+   * The node.
+   *
+   * @generated from field: kino.playback.v1.EdgeState edge = 1;
+   */
+  edge?: EdgeState | undefined;
+
+  /**
+   * When it fetches, in UTC, as in `edge_fill_hours`; empty: never.
+   *
+   * @generated from field: string fill_hours = 2;
+   */
+  fillHours: string;
+
+  /**
+   * Whether it does now.
+   *
+   * @generated from field: bool filling = 3;
+   */
+  filling: boolean;
+
+  /**
+   * The most that it reads from the origin for that, in a second.
+   *
+   * @generated from field: int64 fill_bytes_per_second = 4;
+   */
+  fillBytesPerSecond: bigint;
+
+  /**
+   * What is to be fetched, what is worth most first. At most a few thousand renditions, so there are no pages.
+   *
+   * @generated from field: repeated kino.playback.v1.PlannedRendition renditions = 5;
+   */
+  renditions: PlannedRendition[];
+};
+
+/**
+ * Describes the message kino.playback.v1.GetPlanResponse.
+ * Use `create(GetPlanResponseSchema)` to create a new message.
+ */
+export declare const GetPlanResponseSchema: GenMessage<GetPlanResponse>;
 
 /**
  * Request message for `EdgeService.Explain`.
@@ -478,6 +609,13 @@ export enum MissCause {
    * @generated from enum value: MISS_CAUSE_WRONG_ANSWER = 8;
    */
   WRONG_ANSWER = 8,
+
+  /**
+   * It is in the node's plan, and waits for the hours in which it may be fetched.
+   *
+   * @generated from enum value: MISS_CAUSE_WINDOW_CLOSED = 9;
+   */
+  WINDOW_CLOSED = 9,
 }
 
 /**
@@ -502,6 +640,17 @@ export declare const EdgeService: GenService<{
     methodKind: "unary";
     input: typeof ExplainRequestSchema;
     output: typeof ExplainResponseSchema;
+  },
+  /**
+   * Computes from measured plays what the node should keep and doesn't yet. The node fetches it by itself in the hours set for
+   * that (`edge_fill_hours`).
+   *
+   * @generated from rpc kino.playback.v1.EdgeService.GetPlan
+   */
+  getPlan: {
+    methodKind: "unary";
+    input: typeof GetPlanRequestSchema;
+    output: typeof GetPlanResponseSchema;
   },
   /**
    * Counts what the node sent to viewers and where it had that from. What it cost is for the caller to say, who knows prices.
