@@ -49,6 +49,8 @@ SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", 
 STDERR_LINES = 12
 STDERR_BYTES = 2000
 PIECE_BYTES = 1 << 16
+#: FFmpeg ends in good order at the signal that its processor time is used up, and tells none from another.
+FFMPEG_SIGNALLED = 255
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 GIB = 1 << 30
@@ -207,11 +209,13 @@ class Running:
         self._command, self._feed = command, feed
         self._stderr = _Stderr()
         self._process: asyncio.subprocess.Process | None = None
+        self._began = 0.0
 
     async def __aenter__(self) -> Running:
         source = self._command.source
         fd = None if source is None else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            self._began = asyncio.get_running_loop().time()
             self._process = await _spawn(self._command, fd)
         finally:
             if fd is not None:
@@ -267,12 +271,17 @@ class Running:
             if self._feed(piece):
                 last_progress = clock.time()
 
+    def _may_have_used(self, cpu_s: int) -> bool:
+        """Whether all cores together had the time for it."""
+        passed_s = asyncio.get_running_loop().time() - self._began
+        return passed_s * (os.cpu_count() or 1) >= cpu_s
+
     def _failure(self, code: int) -> Exception:
         said = self._said()
         limits = self._command.limits
         if code == child.REFUSED:
             return SandboxUnavailable(problem=said or "the child refused to start")
-        if code == -signal.SIGXCPU:
+        if code == -signal.SIGXCPU or (code == FFMPEG_SIGNALLED and self._may_have_used(limits.cpu_s)):
             return SandboxLimit(limit=f"{limits.cpu_s} s of processor time", stderr=said)
         if code == -signal.SIGXFSZ or "File too large" in said:
             return SandboxLimit(limit=f"{limits.file_bytes} bytes in one file", stderr=said)
