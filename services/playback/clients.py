@@ -27,6 +27,7 @@ from services.playback.errors import (
     TitleOutsideRegion,
     TitleReplaced,
 )
+from services.playback.languages import language_tag
 from services.playback.model import (
     AudioCodec,
     AudioTrack,
@@ -203,7 +204,7 @@ def media_of(answer: catalog_pb2.GetMediaResponse) -> TitleMedia:
 def _text(message: media_pb2.TextTrack) -> TextTrack:
     return TextTrack(
         track_id=message.track_id,
-        language=message.language or "und",
+        language=language_tag(message.language),
         label=message.label,
         default=message.default_track,
         forced=message.forced,
@@ -247,7 +248,7 @@ def _audio(message: media_pb2.AudioTrack) -> AudioTrack:
         codec=AUDIO_CODECS[message.codec],
         sample_rate_hz=message.sample_rate_hz,
         channel_count=message.channel_count,
-        language=message.language or "und",
+        language=language_tag(message.language),
     )
 
 

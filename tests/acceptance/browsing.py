@@ -31,7 +31,7 @@ _ARGUMENTS = (
 )
 #: What the page's own keyboard and mouse user can reach.
 _CONTROLS = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
-_GRAY_FRAME = """video => {
+GRAY_FRAME = """video => {
   const canvas = document.createElement('canvas');
   [canvas.width, canvas.height] = [320, 180];
   const context = canvas.getContext('2d');
@@ -124,7 +124,7 @@ class Visitor:
 
     def shown_frame(self) -> int | None:
         """The number that the frame on the screen carries."""
-        gray = base64.b64decode(self.video(_GRAY_FRAME))
+        gray = base64.b64decode(self.video(GRAY_FRAME))
         return read_frame_number(np.frombuffer(gray, dtype=np.uint8).reshape(180, 320))
 
     def ask(self, path: str) -> Any:
