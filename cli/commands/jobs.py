@@ -120,7 +120,7 @@ def ensure_succeeded(job: Job) -> None:
     """Raise `JobFailed` unless the job ended well."""
     if job.state == Job.STATE_SUCCEEDED:
         return
-    problem = job.error.message if job.state == Job.STATE_FAILED else f"The job ended as {_state(job)}."
+    problem = job.error.message or f"The job ended as {_state(job)}."
     raise JobFailed(problem, job.name)
 
 

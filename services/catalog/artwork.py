@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.catalog.errors import ArtworkNotFound, FrameNotReady, PictureChanged
+from services.catalog.media_usecases import MediaView
 from services.catalog.model import Kind, Media, Rendition, Sweep, Viewer
 from services.catalog.series_usecases import owned_series
 from services.catalog.store import Session, Store
-from services.catalog.usecases import MediaView, owned
+from services.catalog.usecases import owned
 from services.runtime.clock import Clock
 from services.runtime.errors import KinoError, NotFound
 from services.runtime.ids import new_id

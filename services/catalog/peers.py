@@ -8,7 +8,7 @@ from kino.media.v1 import media_pb2
 from kino.preprocessor.v1 import preprocessor_pb2 as api
 from kino.preprocessor.v1.preprocessor_pb2_grpc import PreprocessorServiceStub
 from services.catalog.artwork import Frame
-from services.catalog.usecases import MediaView
+from services.catalog.media_usecases import MediaView
 from services.media.messages import timeline_of
 from services.runtime.status import error_of
 

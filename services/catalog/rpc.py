@@ -12,8 +12,9 @@ from kino.catalog.v1 import catalog_pb2_grpc
 from kino.catalog.v1 import resources_pb2 as res
 from kino.media.v1 import media_pb2
 from services.catalog.artwork import Artwork
+from services.catalog.media_usecases import Publication
 from services.catalog.model import Frames, InitSegment, Kind, Rendition, Segment
-from services.catalog.usecases import PAGE_BYTES, Catalog, Publication
+from services.catalog.usecases import PAGE_BYTES, Catalog
 from services.catalog.wire import (
     Callers,
     after_of,

@@ -12,11 +12,11 @@ from google.rpc import status_pb2
 
 from kino.catalog.v1 import resources_pb2 as res
 from kino.media.v1 import media_pb2
+from services.catalog.media_usecases import MediaView
 from services.catalog.model import Media, Rendition, Title, Viewer
 from services.catalog.rights import Availability, Window, availability
 from services.catalog.series import Place, Series
 from services.catalog.text import TitleText
-from services.catalog.usecases import MediaView
 from services.runtime.auth import OPERATOR, principal
 from services.runtime.clock import Clock
 from services.runtime.errors import InvalidArgument

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.catalog.artwork import Artwork, Frame
+from services.catalog.media_usecases import MediaView
 from services.catalog.model import Viewer
 from services.catalog.store_sql import SqlStore
-from services.catalog.usecases import MediaView
 from services.runtime.objects_local import LocalObjects
 from services.runtime.sql import Database
 from tests.contract.catalog.test_replacement import House

@@ -5,10 +5,11 @@ import random
 
 import pytest
 
+from services.catalog.media_usecases import Publication
 from services.catalog.model import Frames, InitSegment, Kind, Rendition, Segment, State
 from services.catalog.store_sql import SqlStore
 from services.catalog.text import TitleText
-from services.catalog.usecases import Catalog, Publication
+from services.catalog.usecases import Catalog
 from services.runtime.clock import ManualClock
 from services.runtime.errors import Unavailable
 from services.runtime.sql import Database

@@ -11,10 +11,11 @@ import pytest
 
 from services.catalog.background import Collector
 from services.catalog.errors import MediaExists, MediaNotFound, MediaReplaced, NotTheJob
+from services.catalog.media_usecases import Publication
 from services.catalog.model import Frames, InitSegment, Kind, Rendition, Segment, State
 from services.catalog.store_sql import SqlStore
 from services.catalog.text import TitleText
-from services.catalog.usecases import Catalog, Publication
+from services.catalog.usecases import Catalog
 from services.runtime.clock import ManualClock
 from services.runtime.objects import ObjectNotFound
 from services.runtime.objects_local import LocalObjects

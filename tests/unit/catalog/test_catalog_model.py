@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.catalog.errors import GridChanged, MediaExists, MediaFailed, NotTheJob, SegmentAfterLast
+from services.catalog.media_usecases import LAST_PLAY_AFTER, LAST_SWEEP_AFTER
 from services.catalog.model import (
     InitSegment,
     Kind,
@@ -21,6 +22,7 @@ from services.catalog.model import (
     in_order,
 )
 from services.catalog.text import TitleText
+from services.playback.usecases import TOKEN_TTL
 from services.runtime.errors import InvalidArgument
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
@@ -338,3 +340,7 @@ def test_how_far_each_media_of_a_title_is() -> None:
     assert states == [State.COMPLETE, State.PLAYABLE, State.COMPLETE]
     assert one.state_of(made("jobs/j3", 1)) is State.PROCESSING
     assert replace(one, next_error=b"e").state_of(made("jobs/j3", 1)) is State.FAILED
+
+
+def test_replaced_media_is_kept_for_longer_than_a_playback_can_read_it() -> None:
+    assert LAST_PLAY_AFTER >= TOKEN_TTL + LAST_SWEEP_AFTER
