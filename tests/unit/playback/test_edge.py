@@ -136,6 +136,28 @@ async def test_a_wrong_answer_of_the_origin_is_neither_served_nor_kept(
     assert (edge.kept_bytes, on_disk(tmp_path)) == (0, 0)
 
 
+@pytest.mark.parametrize("answer", [b"", content("a", 0)[:-1], content("a", 0) + b".", content("b", 0)])
+async def test_a_truncated_or_wrong_answer_goes_to_none_of_a_thousand_who_wait_and_the_right_one_to_all(
+    tmp_path: Path, origin: LocalObjects, clock: ManualClock, answer: bytes
+) -> None:
+    await origin.delete(key("a", 0))
+    await origin.put(key("a", 0), answer)
+    edge = edge_in(tmp_path, origin, clock)
+    cache = ChunkCache(origin, 1 << 20, edge)
+
+    async def asked() -> list[object]:
+        pack = partial(Chunks, Track.VIDEO, 0)
+        waiting = (cache.get(key("a", 0), digest("a", 0), pack) for _ in range(1000))
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert {type(one) for one in await asked()} == {SegmentCorrupt}
+    assert (cache.load_count, cache.kept_bytes, edge.kept_bytes, on_disk(tmp_path)) == (1, 0, 0, 0)
+    await origin.delete(key("a", 0))
+    await origin.put(key("a", 0), content("a", 0))
+    assert {type(one) for one in await asked()} == {Chunks}
+    assert (cache.load_count, edge.kept_bytes) == (2, SIZE)
+
+
 @pytest.mark.parametrize("damage", [b"", content("a", 0)[:-1], content("b", 0)])
 async def test_a_damaged_file_is_read_again_from_the_origin(
     tmp_path: Path, origin: LocalObjects, clock: ManualClock, damage: bytes
