@@ -107,12 +107,13 @@ def _audio_set(period: Element, rendition: Rendition, segments: Sequence[Segment
 def _text_set(period: Element, track: TextTrack) -> None:
     attributes = {"contentType": "text", "mimeType": "text/vtt", "lang": track.language}
     adaptation = SubElement(period, "AdaptationSet", attributes)
+    # The order of elements is the schema's.
+    if track.label:
+        SubElement(adaptation, "Label").text = track.label
     role = "forced-subtitle" if track.forced else "subtitle"
     SubElement(adaptation, "Role", {"schemeIdUri": _ROLES, "value": role})
     if track.default:
         SubElement(adaptation, "Role", {"schemeIdUri": _ROLES, "value": "main"})
-    if track.label:
-        SubElement(adaptation, "Label").text = track.label
     representation = SubElement(adaptation, "Representation", {"id": track.track_id, "bandwidth": "1000"})
     SubElement(representation, "BaseURL").text = f"../extras/{track.track_id}.vtt"
 

@@ -18,6 +18,7 @@ import pytest
 from cli.playing import end_playback, start_playback
 from kino.playback.v1 import playback_pb2
 from services.media.testfilm import read_frame_number
+from tests.support.mpd import faults
 from tests.support.stack import Stack
 
 DASH = {"d": "urn:mpeg:dash:schema:mpd:2011"}
@@ -84,7 +85,8 @@ def test_a_dash_manifest_leads_to_every_frame_of_the_film(
     stack: Stack, started: playback_pb2.StartPlaybackResponse
 ) -> None:
     url = urljoin(stack.gateway, started.dash_path)
-    manifest = ElementTree.fromstring(get(url))
+    text = get(url).decode()
+    manifest = ElementTree.fromstring(text)
     representation, template = smallest_pictures(manifest)
     timescale = int(template.attrib.get("timescale", "1"))
     starts = segment_starts(template)
@@ -99,6 +101,7 @@ def test_a_dash_manifest_leads_to_every_frame_of_the_film(
     for index, start in enumerate(starts):
         data += get(address(template.attrib["media"], first + index, start))
 
+    assert faults(text) == []
     assert manifest.attrib["type"] == "static"
     assert timescale % 30_000 == 0
     assert frame_numbers(data) == list(range(stack.film.timeline.frame_count))

@@ -5,8 +5,11 @@ from fractions import Fraction
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import pytest
+
 from services.playback import dash, hls
 from services.playback.model import Storyboard, TextTrack, TitleMedia
+from tests.support.mpd import faults
 from tests.unit.playback.media import audio, segments, title, video
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -244,3 +247,40 @@ def test_an_mpd_names_subtitles_other_sound_and_the_storyboard() -> None:
         "40000",
         "5x4",
     )
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        WHOLE,
+        GROWING,
+        title(
+            [video("h264-720"), audio("aac-128-eng-0"), audio("aac-128-deu-1", channel_count=8)],
+            texts=(SIGNS, SUBTITLES),
+            storyboard=BOARD,
+        ),
+    ],
+    ids=["whole", "growing", "with everything"],
+)
+def test_an_mpd_is_what_the_standard_asks_for(media: TitleMedia) -> None:
+    published = {r.rendition_id: segments(r) for r in media.renditions}
+    assert faults(dash.manifest(media, published, NOW)) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('minBufferTime="PT10S"', ""),
+        ('minBufferTime="PT10S"', 'minBufferTime="10"'),
+        ('mediaPresentationDuration="PT12.012S"', ""),
+        ('codecs="avc1.64001f"', ""),
+        ('id="aac-128-eng-0"', 'id="h264-720"'),
+        ("$Number$", "1"),
+        ('<S t="0" d="191168" />', '<S t="0" d="191168" /><S t="5" d="9" />'),
+        ('lang="eng"', 'lang="Englisch!"'),
+    ],
+)
+def test_the_check_of_an_mpd_finds_what_is_wrong(right: str, wrong: str) -> None:
+    text = dash.manifest(WHOLE, {r.rendition_id: segments(r) for r in WHOLE.renditions}, NOW)
+    assert right in text
+    assert faults(text.replace(right, wrong, 1)) != []
