@@ -175,7 +175,7 @@ def samples_without_end(data: bytes) -> bytes:
 
 
 def slow_to_read(out: Path) -> Path:
-    """A stream of the smallest pictures there are, 400,000 of them in 90 MB. MPEG-TS."""
+    """A stream of the smallest pictures there are, 400,000 of them in 115 MB. MPEG-TS."""
     _ffmpeg("-f", "lavfi", "-i", "color=size=16x16:rate=50", "-frames:v", "200", "-bf", "0", str(out))
     out.write_bytes(out.read_bytes() * 2000)
     return out
