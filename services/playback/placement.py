@@ -85,10 +85,10 @@ class Placement:
         part.short.add(now_s, SHORT_S)
 
     def worth(self, item: Item, now_s: float) -> float:
-        """How much it will be asked for; only the order of two values means something."""
+        """How much it will be asked for; only the order of two values means something. Also in a thread."""
         parts = self._parts.get(item.group, {})
         if item.number == INIT:
-            return max((part.long.now(now_s, LONG_S) for part in parts.values()), default=0.0)
+            return max((part.long.now(now_s, LONG_S) for part in list(parts.values())), default=0.0)
         number = item.number // PART_SEGMENTS
         own = parts.get(number)
         value = self._expected.get((item.group, number), 0.0)
@@ -105,7 +105,7 @@ class Placement:
 
     def worths(self, now_s: float) -> dict[str, float]:
         """What each rendition's best watched part is worth."""
-        return {group: self.worth(Item(group, INIT), now_s) for group in self._parts}
+        return {group: self.worth(Item(group, INIT), now_s) for group in list(self._parts)}
 
     def victim(self, kept: Sequence[Item], now_s: float) -> Item:
         """One of the least worth of those kept, which must not be empty."""

@@ -14,7 +14,7 @@ from datetime import datetime, time, timedelta
 from typing import Protocol
 
 from services.playback.disk import Edge, item_of
-from services.playback.model import Rendition, TitleMedia
+from services.playback.model import Rendition, Segment, TitleMedia
 from services.playback.placement import HYSTERESIS, INIT, PART_SEGMENTS, Item
 from services.playback.titles import Titles
 from services.runtime.clock import Clock
@@ -23,9 +23,9 @@ from services.runtime.logs import logger
 
 #: How often the plan is made anew.
 PLAN_EVERY = timedelta(minutes=30)
-#: Renditions looked at, the most watched first.
-_RENDITIONS = 1000
-#: A rendition worth less than one play a day ago is not looked at.
+#: Renditions are looked at, the most watched first, until what might be fetched fills the disk so many times.
+_BUDGETS = 4
+#: What is worth less than one play a day ago is not fetched.
 _LEAST_WORTH = 0.25
 #: Part of those who see the end of an episode that begin the next.
 GOES_ON = 0.5
@@ -120,13 +120,20 @@ class Planner:
         """What is worth its room now and not on the disk; fits in the budget with what stays."""
         wishes: list[Wish] = []
         expected: dict[tuple[str, int], float] = {}
-        for group in list(self._edge.ranks(least_worth=_LEAST_WORTH))[:_RENDITIONS]:
+        wished_bytes = 0
+        for group in self._edge.ranks(least_worth=_LEAST_WORTH):
             try:
-                wishes += await self._of(group, expected)
+                found = await self._of(group, expected)
             except KinoError:  # deleted or replaced, or catalog is away
                 continue
+            wishes += found
+            wished_bytes += sum(wish.size_bytes for wish in found)
+            if wished_bytes > _BUDGETS * self._edge.budget_bytes:
+                break
+            await asyncio.sleep(0)  # for the streams
         self._edge.expect(expected)
-        return Plan(time=self._clock.now(), wishes=tuple(self._fitting(wishes)))
+        fitting = await asyncio.to_thread(self._fitting, wishes)
+        return Plan(time=self._clock.now(), wishes=tuple(fitting))
 
     async def run(self) -> None:
         """Make plans and carry them out in the hours for it, until cancelled."""
@@ -160,13 +167,11 @@ class Planner:
         wishes = _init(rendition, self._edge.worth(Item(group, INIT)))
         for segment in segments:
             worth = self._edge.worth(item_of(segment.object_key))
-            wishes.append(
-                Wish(
-                    key=segment.object_key, sha256=segment.sha256, size_bytes=segment.size_bytes, worth=worth
-                )
-            )
+            if worth >= _LEAST_WORTH:
+                wishes.append(_wish(segment, worth))
         if segments and rendition.complete and media.planned:
-            wishes += await self._after(media, rendition_id, wishes[-1].worth * GOES_ON, expected)
+            end = self._edge.worth(item_of(segments[-1].object_key))
+            wishes += await self._after(media, rendition_id, end * GOES_ON, expected)
         return wishes
 
     async def _after(
@@ -180,17 +185,8 @@ class Planner:
         opening = (await self._titles.prefix(following, rendition))[:PART_SEGMENTS]
         if opening:
             expected[item_of(rendition.init_key).group, 0] = worth
-        wishes = [
-            Wish(
-                key=segment.object_key,
-                sha256=segment.sha256,
-                size_bytes=segment.size_bytes,
-                worth=worth,
-                next_episode=True,
-            )
-            for segment in opening
-        ]
-        return [*_init(rendition, worth, next_episode=True), *wishes]
+        wishes = [*_init(rendition, worth), *(_wish(segment, worth) for segment in opening)]
+        return [replace(wish, next_episode=True) for wish in wishes]
 
     def _fitting(self, wishes: Iterable[Wish]) -> list[Wish]:
         """Those that have a place when each displaces only what is worth clearly less; each once."""
@@ -199,7 +195,7 @@ class Planner:
             known = best.get(wish.item)
             if known is None or wish.worth > known.worth:
                 best[wish.item] = wish
-        new = [wish for item, wish in best.items() if wish.worth > 0 and not self._edge.keeps(item)]
+        new = [wish for item, wish in best.items() if not self._edge.keeps(item)]
         ranked: list[tuple[float, int, Wish | None]] = [
             (HYSTERESIS * wish.worth, wish.size_bytes, wish) for wish in new
         ]
@@ -214,12 +210,11 @@ class Planner:
         return fitting
 
 
-def _init(rendition: Rendition, worth: float, *, next_episode: bool = False) -> list[Wish]:
-    wish = Wish(
-        key=rendition.init_key,
-        sha256=rendition.init_sha256,
-        size_bytes=0,
-        worth=worth,
-        next_episode=next_episode,
-    )
-    return [wish] if rendition.init_key else []
+def _init(rendition: Rendition, worth: float) -> list[Wish]:
+    if not rendition.init_key:
+        return []
+    return [Wish(key=rendition.init_key, sha256=rendition.init_sha256, size_bytes=0, worth=worth)]
+
+
+def _wish(segment: Segment, worth: float) -> Wish:
+    return Wish(key=segment.object_key, sha256=segment.sha256, size_bytes=segment.size_bytes, worth=worth)
