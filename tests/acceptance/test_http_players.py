@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import subprocess
 import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ElementTree
@@ -19,7 +21,7 @@ from cli.playing import end_playback, start_playback
 from kino.playback.v1 import playback_pb2
 from services.media.testfilm import read_frame_number
 from tests.support.mpd import faults
-from tests.support.stack import Stack
+from tests.support.stack import ROOT, Stack
 
 DASH = {"d": "urn:mpeg:dash:schema:mpd:2011"}
 
@@ -89,7 +91,7 @@ def test_a_dash_manifest_leads_to_every_frame_of_the_film(
     manifest = ElementTree.fromstring(text)
     representation, template = smallest_pictures(manifest)
     timescale = int(template.attrib.get("timescale", "1"))
-    starts = segment_starts(template)
+    starts = [start for start, _ in segment_lines(template)]
     first = int(template.attrib.get("startNumber", "1"))
 
     def address(pattern: str, number: int = 0, time: int = 0) -> str:
@@ -105,6 +107,51 @@ def test_a_dash_manifest_leads_to_every_frame_of_the_film(
     assert manifest.attrib["type"] == "static"
     assert timescale % 30_000 == 0
     assert frame_numbers(data) == list(range(stack.film.timeline.frame_count))
+
+
+@pytest.mark.node
+def test_another_reader_finds_in_the_segments_what_the_dash_manifest_says(
+    stack: Stack, started: playback_pb2.StartPlaybackResponse
+) -> None:
+    url = urljoin(stack.gateway, started.dash_path)
+    manifest = ElementTree.fromstring(get(url))
+    said = [one for one in manifest.iter(f"{{{DASH['d']}}}Representation") if one.get("codecs")]
+    templates = [template for one in said if (template := one.find("d:SegmentTemplate", DASH)) is not None]
+    lines = [segment_lines(template) for template in templates]
+    asked = []
+    for one, template, spans in zip(said, templates, lines, strict=True):
+        init, media = (
+            urljoin(url, template.attrib[name].replace("$RepresentationID$", one.attrib["id"]))
+            for name in ("initialization", "media")
+        )
+        segments = [media.replace("$Number$", str(number)) for number in range(len(spans))]
+        asked.append({"init": init, "segments": segments})
+    read = subprocess.run(
+        ["node", str(ROOT / "tests/acceptance/players/segments.js")],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert read.returncode == 0, read.stderr
+
+    assert {one.attrib["id"].partition("-")[0] for one in said} == {"h264", "av1", "aac", "opus"}
+    for one, template, spans, found in zip(said, templates, lines, json.loads(read.stdout), strict=True):
+        ends = [segment["start"] + segment["duration"] for segment in found]
+        assert {segment["codecs"].lower() for segment in found} == {one.attrib["codecs"].lower()}
+        assert {segment["timescale"] for segment in found} == {int(template.attrib["timescale"])}
+        assert [max(segment["start"], 0) for segment in found] == [start for start, _ in spans]
+        assert ends == [end for _, end in spans]
+        # No time is lost or doubled from one to the next.
+        assert [segment["decode"] for segment in found[1:]] == [
+            segment["decode"] + segment["duration"] for segment in found[:-1]
+        ]
+        assert all(segment["sync"] for segment in found)
+        assert all(re.fullmatch("ftyp moov( moof mdat)+", segment["boxes"]) for segment in found)
+        if "width" in one.attrib:
+            size = {(segment["width"], segment["height"]) for segment in found}
+            assert size == {(int(one.attrib["width"]), int(one.attrib["height"]))}
 
 
 def base_url(manifest: ElementTree.Element) -> str:
@@ -126,14 +173,15 @@ def smallest_pictures(manifest: ElementTree.Element) -> tuple[ElementTree.Elemen
     return min(pictures, key=lambda pair: int(pair[0].attrib["height"]))
 
 
-def segment_starts(template: ElementTree.Element) -> list[int]:
-    starts, at = [], 0
+def segment_lines(template: ElementTree.Element) -> list[tuple[int, int]]:
+    """Start and end of each segment, in ticks."""
+    found, at = [], 0
     for entry in template.findall("d:SegmentTimeline/d:S", DASH):
         at = int(entry.attrib.get("t", at))
         for _ in range(int(entry.attrib.get("r", "0")) + 1):
-            starts.append(at)
+            found.append((at, at + int(entry.attrib["d"])))
             at += int(entry.attrib["d"])
-    return starts
+    return found
 
 
 def first_segment_url(stack: Stack, started: playback_pb2.StartPlaybackResponse) -> str:
