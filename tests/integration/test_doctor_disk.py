@@ -19,8 +19,11 @@ from services.ingest.bootstrap import build as build_ingest
 from services.media.scratch import TASK, Scratch
 from services.runtime.app import Running
 from services.runtime.claims import claim
+from services.runtime.objects_local import LocalObjects
 from services.runtime.settings import Settings
+from services.runtime.sql import Database
 from services.runtime.testing import channel_of, serving, settings_in, user_token
+from tests.engines.postgres import Postgres
 from tests.support.published import JOB, PUBLISHER, Film, Publisher
 from tests.support.stack import run_kino
 from tests.support.uploads import part_of
@@ -159,3 +162,30 @@ def test_a_kino_that_never_ran_has_nothing_and_the_doctor_still_runs_alone(tmp_p
 
     assert [one for one in told["holdings"] if one["kind"] != "scratch"] == told["problems"] == []
     assert "sandbox" in {check["check"] for check in checks}
+
+
+@pytest.mark.engine
+async def test_records_and_sizes_come_from_postgresql_where_services_are_there(
+    postgres: Postgres, settings: Settings
+) -> None:
+    names = {"catalog": postgres.new_database(), "ingest": postgres.new_database()}
+    urls = {service: postgres.url(name) for service, name in names.items()}
+    for service, url in urls.items():
+        made = Database(url)
+        await made.migrate(f"services.{service}")
+        await made.close()
+    postgres.execute("INSERT INTO sweeps VALUES ('gone', 'jobs/j', 0, 1)", names["catalog"])
+    objects = LocalObjects(settings.objects_folder)
+    await objects.put("media/gone/j/h264-240/init.mp4", b"nobody's")
+    await objects.close()
+
+    disk = await examine_disk(settings.model_copy(update={"sql_urls": urls}))
+    for name in names.values():
+        postgres.drop_database(name)
+
+    sizes = held(disk, "database", "used")
+    assert min(sizes["catalog (PostgreSQL)"][0], sizes["ingest (PostgreSQL)"][0]) > 0
+    assert held(disk, "media", "orphan") == {
+        "gone/j h264-240": (8, "the catalog removes it, next at 1970-01-01 00:00 UTC")
+    }
+    assert disk.problems == ()
