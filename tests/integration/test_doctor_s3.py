@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from cli.disk import examine_disk
 from cli.doctor_s3 import examine_s3
-from services.runtime.objects_s3 import bucket_of
+from services.runtime.objects_s3 import bucket_of, open_s3
 from services.runtime.s3_objects import open_bucket
 from services.runtime.settings import Settings
 from services.runtime.testing import settings_in
@@ -70,3 +71,17 @@ async def test_versions_that_keep_what_was_deleted_are_warned_of(s3: S3Server, t
 
 async def test_a_local_folder_is_no_s3(tmp_path: Path) -> None:
     assert await examine_s3(settings_in(tmp_path)) == []
+
+
+async def test_the_look_at_the_disk_lists_objects_there_or_tells_why_not(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    settings = settings_of(s3, tmp_path, s3_bucket="disk")
+    open_bucket(bucket_of(settings))
+    store = open_s3(settings)
+    await store.put("media/t/j/h264-240/000000-1.m4s", b"segment")
+    await store.close()
+    [one] = [one for one in (await examine_disk(settings)).holdings if one.kind == "media"]
+    assert (one.owner, one.size_bytes, one.state) == ("t/j h264-240", 7, "unknown")
+    [problem] = (await examine_disk(settings_of(s3, tmp_path, s3_url="http://127.0.0.1:1"))).problems
+    assert problem.startswith("The object store can't be read: ")
