@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Event
+from typing import Any, Protocol, cast
 
 import av
+import grpc
 import numpy as np
 import pytest
 
+from kino.playback.v1 import edges_pb2
+from kino.playback.v1.edges_pb2_grpc import EdgeRegistryServiceStub
 from services.media.testfilm import FilmSpec, read_frame_number
+from services.runtime.auth import ServiceTokens
+from services.runtime.keys import open_keys
+from services.runtime.testing import bearer
 
 pytestmark = pytest.mark.node
 
@@ -19,10 +30,18 @@ CLIENT = Path(__file__).parent / "native" / "client.js"
 SECOND_NS = 1_000_000_000
 
 
+class Suite(Protocol):
+    """A running suite."""
+
+    data_dir: Path
+
+
 class Stack(Protocol):
     """What the `stack` fixture gives: a running suite, a viewer who may watch, a title made from `film`."""
 
+    suite: Suite
     gateway: str
+    services: str
     email: str
     password: str
     title: str
@@ -108,3 +127,69 @@ def test_what_cannot_be_played_is_answered_with_its_code_and_reason(
     error = play(stack, tmp_path / "stream.mp4", **wish)["error"]
 
     assert (error["code"], error["reason"]) == (code, reason)
+
+
+@contextmanager
+def cutting_edge(stack: Stack, cut_bytes: int) -> Iterator[str]:
+    """An edge's address where each connection breaks off after so many bytes; playback knows of it."""
+    left = Event()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(16) as pool:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        pool.submit(_relay_all, server, stack.services, cut_bytes, pool)
+        _report(stack, address, leaving=False)
+        beats = pool.submit(_report_until, left, stack, address)
+        try:
+            yield address
+        finally:
+            left.set()
+            beats.result()
+            _report(stack, address, leaving=True)
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def _report_until(left: Event, stack: Stack, address: str) -> None:
+    while not left.wait(1):
+        _report(stack, address, leaving=False)
+
+
+def _report(stack: Stack, address: str, *, leaving: bool) -> None:
+    tokens = ServiceTokens(open_keys(stack.suite.data_dir / "keys").internal)
+    request = edges_pb2.ReportEdgeRequest(leaving=leaving)
+    request.edge.address, request.edge.stream_capacity = address, 1000
+    with grpc.insecure_channel(stack.services) as channel:
+        stub: Any = EdgeRegistryServiceStub(cast(Any, channel))
+        stub.ReportEdge(request, timeout=30, metadata=bearer(tokens.token("playback")))
+
+
+def _relay_all(server: socket.socket, services: str, cut_bytes: int, pool: ThreadPoolExecutor) -> None:
+    host, _, port = services.partition(":")
+    with suppress(OSError):
+        while True:
+            client, _ = server.accept()
+            node = socket.create_connection((host, int(port)))
+            pool.submit(_relay, client, node, 1 << 62)
+            pool.submit(_relay, node, client, cut_bytes)
+
+
+def _relay(source: socket.socket, sink: socket.socket, most_bytes: int) -> None:
+    with source, sink:
+        with suppress(OSError):
+            while most_bytes > 0 and (data := source.recv(min(most_bytes, 65_536))):
+                sink.sendall(data)
+                most_bytes -= len(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("cut_bytes", [0, 150_000, 1_000_001])
+def test_a_stream_that_its_edge_breaks_off_goes_on_at_the_gateway_with_the_next_byte(
+    stack: Stack, tmp_path: Path, cut_bytes: int
+) -> None:
+    wish = {"offset_ms": 20_000, "segment_count": 4}
+    whole = play(stack, tmp_path / "whole.mp4", **wish)
+    with cutting_edge(stack, cut_bytes) as address:
+        broken = play(stack, tmp_path / "broken.mp4", **wish)
+    assert (whole["edges"], broken["edges"]) == ([], [address])
+    assert (tmp_path / "broken.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert (broken["headers"], broken["end"]) == (whole["headers"], whole["end"])

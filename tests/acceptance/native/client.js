@@ -14,6 +14,7 @@ import { PlaybackService } from "kino-stubs/kino/playback/v1/playback_pb.js";
 import { PlayEnd_Reason, Track } from "kino-stubs/kino/playback/v1/resources_pb.js";
 
 import { countSamples } from "./boxes.js";
+import { playSteadily } from "./steady.js";
 
 /**
  * @typedef {import("kino-stubs/kino/playback/v1/resources_pb.js").PlayHeader} PlayHeader
@@ -29,10 +30,10 @@ async function play(wish) {
   const sessionManager = new Http2SessionManager(wish.gateway);
   const transport = createGrpcTransport({ baseUrl: wish.gateway, sessionManager });
   try {
-    const lease = await startPlayback(transport, wish);
+    const { lease, edges } = await startPlayback(transport, wish);
     const playback = createClient(PlaybackService, transport);
     try {
-      return await receive(playback.play(request(wish, lease)), wish.out);
+      return { edges, ...(await receive(playSteadily([...edges, wish.gateway], request(wish, lease)), wish.out)) };
     } finally {
       await playback.endPlayback({ leaseToken: lease });
     }
@@ -45,7 +46,7 @@ async function play(wish) {
  * Signs in and takes a lease for the account's first profile.
  * @param {import("@connectrpc/connect").Transport} transport
  * @param {Wish} wish
- * @returns {Promise<string>} the lease's token
+ * @returns {Promise<{ lease: string, edges: string[] }>} the lease's token, and the edges to stream from
  */
 async function startPlayback(transport, { email, password, title }) {
   const identity = createClient(IdentityService, transport);
@@ -53,12 +54,12 @@ async function startPlayback(transport, { email, password, title }) {
   if (!session) throw new Error("SignIn answered without a session");
   const headers = { authorization: `Bearer ${session.accessToken}` };
   const { profiles } = await identity.listProfiles({ parent: session.user }, { headers });
-  const { lease } = await createClient(PlaybackService, transport).startPlayback(
+  const { lease, edgeAddresses } = await createClient(PlaybackService, transport).startPlayback(
     { title, profile: profiles[0]?.name ?? "", device: "native client", requestId: randomUUID() },
     { headers },
   );
   if (!lease) throw new Error("StartPlayback answered without a lease");
-  return lease.token;
+  return { lease: lease.token, edges: edgeAddresses };
 }
 
 /**
