@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, Table, Update, and_, bindparam, insert, select, update
 
 from services.runtime.errors import NotFound
 from services.scheduler.model import (
@@ -38,6 +39,28 @@ OPEN = tuple(state.value for state in TaskState if not state.ended)
 #: Engines take no more than some thousands in one statement.
 _PARAMETERS = 500
 
+# Built once: building them anew was half of what giving out a task and taking its result cost.
+# The names of parameters differ from the columns', which an UPDATE keeps for its values.
+_IS_TASK = and_(TASKS.c.job_id == bindparam("of_job"), TASKS.c.task_id == bindparam("of_task"))
+_READ_TASK = select(TASKS).where(_IS_TASK)
+_IS_JOB = JOBS.c.job_id == bindparam("of_job")
+_READ_JOB = select(JOBS).where(_IS_JOB)
+_IS_ATTEMPT = and_(
+    ATTEMPTS.c.job_id == bindparam("of_job"),
+    ATTEMPTS.c.task_id == bindparam("of_task"),
+    ATTEMPTS.c.fence == bindparam("of_fence"),
+)
+_NEW_ATTEMPT = insert(ATTEMPTS)
+_CONDITIONS = {JOBS.name: _IS_JOB, TASKS.name: _IS_TASK, ATTEMPTS.name: _IS_ATTEMPT}
+
+
+@cache
+def _change(table: Table, *columns: str) -> Update:
+    """Sets these columns of one row."""
+    return (
+        update(table).where(_CONDITIONS[table.name]).values({column: bindparam(column) for column in columns})
+    )
+
 
 def is_task(job_id: str, task_id: str) -> Any:
     """The condition that picks one task."""
@@ -46,7 +69,7 @@ def is_task(job_id: str, task_id: str) -> Any:
 
 def read_job(conn: Connection, job_id: str) -> Job:
     """A job. Raises `JobNotFound`."""
-    row = conn.execute(select(JOBS).where(JOBS.c.job_id == job_id)).first()
+    row = conn.execute(_READ_JOB, {"of_job": job_id}).first()
     if row is None:
         raise JobNotFound(f"jobs/{job_id}")
     return job_of(row)
@@ -54,7 +77,7 @@ def read_job(conn: Connection, job_id: str) -> Job:
 
 def read_task(conn: Connection, job_id: str, task_id: str) -> Task:
     """A task. Raises `NotFound`."""
-    row = conn.execute(select(TASKS).where(is_task(job_id, task_id))).first()
+    row = conn.execute(_READ_TASK, {"of_job": job_id, "of_task": task_id}).first()
     if row is None:
         raise NotFound(f"jobs/{job_id}/tasks/{task_id}")
     return task_of(row)
@@ -62,14 +85,13 @@ def read_task(conn: Connection, job_id: str, task_id: str) -> Task:
 
 def set_job(conn: Connection, job_id: str, **values: Any) -> None:
     """Change columns of a job."""
-    conn.execute(update(JOBS).where(JOBS.c.job_id == job_id).values(**values))
+    conn.execute(_change(JOBS, *values), {**values, "of_job": job_id})
 
 
 def set_task(conn: Connection, job_id: str, task_id: str, state: TaskState, **values: Any) -> None:
     """Change the state of a task, and other columns."""
-    conn.execute(
-        update(TASKS).where(is_task(job_id, task_id)).values(state=state.value, rank=RANKS[state], **values)
-    )
+    values |= {"state": state.value, "rank": RANKS[state]}
+    conn.execute(_change(TASKS, *values), {**values, "of_job": job_id, "of_task": task_id})
 
 
 def known_tasks(conn: Connection, job_id: str, task_ids: Sequence[str]) -> set[str]:
@@ -115,25 +137,24 @@ def take_lease(conn: Connection, task: Task, worker: str, now: datetime) -> Task
         conn, task.job_id, task.task_id, TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker,
         expire_us=to_us(expire), progress=0.0,
     )  # fmt: skip
-    conn.execute(
-        insert(ATTEMPTS).values(
-            job_id=task.job_id,
-            task_id=task.task_id,
-            fence=fence,
-            attempt=attempt,
-            worker=worker,
-            start_time_us=to_us(now),
-            command="",
-            stderr_lines="[]",
-            progress=0.0,
-        )
-    )
+    new = {
+        "job_id": task.job_id,
+        "task_id": task.task_id,
+        "fence": fence,
+        "attempt": attempt,
+        "worker": worker,
+        "start_time_us": to_us(now),
+        "command": "",
+        "stderr_lines": "[]",
+        "progress": 0.0,
+    }
+    conn.execute(_NEW_ATTEMPT, new)
     return replace(task, state=TaskState.RUNNING, fence=fence, attempt=attempt, worker=worker, expire=expire)
 
 
 def held_task(conn: Connection, lease: Lease) -> Task | None:
     """The task, if the lease still holds."""
-    row = conn.execute(select(TASKS).where(is_task(lease.job_id, lease.task_id))).first()
+    row = conn.execute(_READ_TASK, {"of_job": lease.job_id, "of_task": lease.task_id}).first()
     if row is None:
         return None
     task = task_of(row)
@@ -143,15 +164,9 @@ def held_task(conn: Connection, lease: Lease) -> Task | None:
 
 def end_attempt(conn: Connection, lease: Lease, now: datetime, **values: Any) -> None:
     """Note how an attempt ended."""
-    conn.execute(
-        update(ATTEMPTS)
-        .where(
-            ATTEMPTS.c.job_id == lease.job_id,
-            ATTEMPTS.c.task_id == lease.task_id,
-            ATTEMPTS.c.fence == lease.fence,
-        )
-        .values(end_time_us=to_us(now), **values)
-    )
+    values["end_time_us"] = to_us(now)
+    which = {"of_job": lease.job_id, "of_task": lease.task_id, "of_fence": lease.fence}
+    conn.execute(_change(ATTEMPTS, *values), {**values, **which})
 
 
 def finish_job(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from services.runtime.sql import Database
 from services.scheduler.model import (
@@ -132,10 +133,7 @@ class SqlLeases:
         most_per_owner: int = 0,
     ) -> Task | None:
         """See `Store.assign`."""
-        failed_here = and_(
-            TASKS.c.worker == worker, TASKS.c.failures > 0, TASKS.c.not_before_us > to_us(now - ELSEWHERE)
-        )
-        ready = and_(_WAITING, TASKS.c.not_before_us <= to_us(now), ~failed_here)
+        ready = {"now": to_us(now), "worker_": worker, "lately": to_us(now - ELSEWHERE)}
 
         def run(conn: Connection) -> Task | None:
             if not _may_work(conn, worker, session, now):
@@ -145,13 +143,8 @@ class SqlLeases:
                 return None
             chosen = pick(candidates)
             [priority] = [c.priority for c in candidates if c.job_id == chosen.job_id]
-            first = (
-                select(TASKS)
-                .where(ready, TASKS.c.need.in_(needs), TASKS.c.job_id == chosen.job_id)
-                .where(TASKS.c.priority == priority)
-                .limit(1)
-            )
-            row = conn.execute(first).one()
+            first = {"needs": sorted(needs), "of_job": chosen.job_id, "best": priority}
+            row = conn.execute(_FIRST, {**ready, **first}).one()
             set_job(conn, chosen.job_id, served=chosen.served + max(row.frames, 1))
             return take_lease(conn, task_of(row), worker, now)
 
@@ -211,8 +204,7 @@ class SqlLeases:
             until = to_us(now + LEASE)
             set_task(conn, lease.job_id, lease.task_id, state, result=result, expire_us=until)
             end_attempt(conn, lease, now, command=command, progress=1.0)
-            well = WORKERS.c.worker_id == lease.worker, WORKERS.c.failures > 0
-            conn.execute(update(WORKERS).where(*well).values(failures=0))
+            conn.execute(_WELL, {"w": lease.worker})
             return True
 
         return await self._db.write(run)
@@ -300,7 +292,7 @@ class SqlLeases:
 
 
 def _worker(conn: Connection, worker_id: str) -> KnownWorker | None:
-    row = conn.execute(select(WORKERS).where(WORKERS.c.worker_id == worker_id)).first()
+    row = conn.execute(_READ_WORKER, {"w": worker_id}).first()
     return None if row is None else worker_of(row)
 
 
@@ -335,6 +327,23 @@ def _failed_tasks(conn: Connection, job_id: str) -> int:
     return int(conn.execute(select(func.count()).where(TASKS.c.job_id == job_id, failed)).scalar_one())
 
 
+# Built once, as those of `statements`.
+_READ_WORKER = select(WORKERS).where(WORKERS.c.worker_id == bindparam("w"))
+_WELL = (
+    update(WORKERS).where(WORKERS.c.worker_id == bindparam("w"), WORKERS.c.failures > 0).values(failures=0)
+)
+_FAILED_HERE = and_(
+    TASKS.c.worker == bindparam("worker_"),
+    TASKS.c.failures > 0,
+    TASKS.c.not_before_us > bindparam("lately"),
+)
+_READY = and_(_WAITING, TASKS.c.not_before_us <= bindparam("now"), ~_FAILED_HERE)
+_FIRST = (
+    select(TASKS)
+    .where(_READY, TASKS.c.need.in_(bindparam("needs", expanding=True)))
+    .where(TASKS.c.job_id == bindparam("of_job"), TASKS.c.priority == bindparam("best"))
+    .limit(1)
+)
 _SEE_WORKER = (
     update(WORKERS).where(WORKERS.c.worker_id == bindparam("w")).values(last_seen_us=bindparam("seen"))
 )
@@ -366,28 +375,36 @@ def _tasks(conn: Connection, *conditions: Any) -> list[Task]:
     return sorted(tasks, key=lambda task: (task.job_id, task.task_id))
 
 
-def _candidates(conn: Connection, needs: Sequence[str], ready: Any, most_per_owner: int) -> list[Candidate]:
-    """The jobs with a waiting task that needs one of these.
+@cache
+def _first_of_each(needs: int) -> Select[Any]:
+    """The jobs that go on, with the best priority of a waiting task for each of so many needs.
 
     One step into an index for each job and need; a minimum over all waiting tasks would cost more the longer
     a film is.
     """
     firsts = [
         select(TASKS.c.priority)
-        .where(ready, TASKS.c.need == need, TASKS.c.job_id == JOBS.c.job_id)
+        .where(_READY, TASKS.c.need == bindparam(f"need_{n}"), TASKS.c.job_id == JOBS.c.job_id)
         .order_by(TASKS.c.priority)
         .limit(1)
         .correlate(JOBS)
         .scalar_subquery()
-        for need in needs
+        for n in range(needs)
     ]
-    query = select(JOBS.c.job_id, JOBS.c.served, JOBS.c.urgency, JOBS.c.owner, *firsts).where(
+    return select(JOBS.c.job_id, JOBS.c.served, JOBS.c.urgency, JOBS.c.owner, *firsts).where(
         JOBS.c.state == JobState.RUNNING.value, ~JOBS.c.paused
     )
+
+
+def _candidates(
+    conn: Connection, needs: Sequence[str], ready: Mapping[str, Any], most_per_owner: int
+) -> list[Candidate]:
+    """The jobs with a waiting task that needs one of these."""
+    values = {**ready, **{f"need_{n}": need for n, need in enumerate(needs)}}
     full = _owners_with(conn, most_per_owner) if most_per_owner else set()
     return [
         Candidate(job_id=row.job_id, served=row.served, priority=min(waiting), urgency=Urgency(row.urgency))
-        for row in conn.execute(query)
+        for row in conn.execute(_first_of_each(len(needs)), values)
         if row.owner not in full and (waiting := [value for value in row[4:] if value is not None])
     ]
 
