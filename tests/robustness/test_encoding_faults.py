@@ -31,7 +31,6 @@ from kino.scheduler.v1 import scheduler_pb2 as api
 from kino.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from services.catalog.bootstrap import build as build_catalog
 from services.media.testfilm import FilmSpec, make_film
-from services.preprocessor.bootstrap import build as build_preprocessor
 from services.runtime.app import Running
 from services.runtime.testing import serving, settings_in
 from services.scheduler.model import LEASE, MAX_FAILURES, MAX_WORKER_FAILURES
@@ -47,11 +46,12 @@ Digests = Mapping[tuple[str, int], bytes]
 
 @dataclass(kw_only=True)
 class Farm:
-    """A scheduler and two encoders, everything else in this process."""
+    """A scheduler, a preprocessor and two encoders, everything else in this process."""
 
     process: Running
     scheduler: EngineProcess
     encoders: list[EngineProcess]
+    preprocessor: EngineProcess
     port: int
 
     @property
@@ -151,41 +151,46 @@ async def insist(call: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def farm(folder: Path, *, cramped: bool = False, origin: Path | None = None) -> AsyncIterator[Farm]:
-    """`cramped`: the first encoder's disk holds no whole chunk. `origin`: where the objects are."""
-    keys, objects, port = folder / "keys", origin or folder / "objects", free_port()
-    settings = settings_in(
-        folder / "here", keys_dir=keys, objects_dir=objects, endpoints={"scheduler": f"127.0.0.1:{port}"}
-    )
-    async with serving(
-        folder,
-        settings=settings,
-        catalog=build_catalog,
-        search=build_search,
-        preprocessor=build_preprocessor,
-    ) as process:
-        endpoints = {"catalog": process.address, "preprocessor": process.address}
-        endpoints["scheduler"] = f"127.0.0.1:{port}"
+async def farm(
+    folder: Path,
+    *,
+    cramped: bool = False,
+    origin: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Farm]:
+    """`cramped`: the first encoder's disk holds no whole chunk. `origin`: where the objects are.
+
+    `environment` is that of the processes.
+    """
+    keys, objects, port, looking = folder / "keys", origin or folder / "objects", free_port(), free_port()
+    endpoints = {"scheduler": f"127.0.0.1:{port}", "preprocessor": f"127.0.0.1:{looking}"}
+    settings = settings_in(folder / "here", keys_dir=keys, objects_dir=objects, endpoints=endpoints)
+    async with serving(folder, settings=settings, catalog=build_catalog, search=build_search) as process:
+        endpoints["catalog"] = process.address
         env = {
             "KINO_KEYS_DIR": str(keys),
             "KINO_OBJECTS_DIR": str(objects),
             "KINO_ENDPOINTS": json.dumps(endpoints),
             "KINO_GRACE_S": "1",
             "PYTHONPATH": os.getcwd(),
+            **(environment or {}),
         }
         scheduler = _process(folder, "scheduler", {**env, "KINO_GRPC_PORT": str(port)})
         encoders = [
             _process(folder, f"encoder-{n}", env, within=_CRAMPED if cramped and not n else ())
             for n in range(2)
         ]
-        found = Farm(process=process, scheduler=scheduler, encoders=encoders, port=port)
+        preprocessor = _process(folder, "preprocessor", {**env, "KINO_GRPC_PORT": str(looking)})
+        found = Farm(
+            process=process, scheduler=scheduler, encoders=encoders, preprocessor=preprocessor, port=port
+        )
         try:
             await found.start_scheduler()
-            for encoder in encoders:
-                encoder.launch()
+            for worker in (*encoders, preprocessor):
+                worker.launch()
             yield found
         finally:
-            for each in (*encoders, scheduler):
+            for each in (*encoders, preprocessor, scheduler):
                 each.stop()
 
 
