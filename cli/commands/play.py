@@ -166,6 +166,8 @@ class Stream:
         """What was played."""
         if self.header is None:
             return {"media_bytes": 0}
+        replaced = self.end is not None and self.end.reason == resources_pb2.PlayEnd.REASON_REPLACED
+        note = {"note": "A newer film took the place of this one: play it again."} if replaced else {}
         return {
             "video": self.header.video.rendition_id,
             "audio": self.header.audio.rendition_id,
@@ -175,6 +177,7 @@ class Stream:
             "trim_frame_count": self.header.trim_frame_count,
             "stopped_at": clock(self.position),
             "media_bytes": self.media_bytes,
+            **note,
         }
 
     def _write(self, data: bytes) -> None:
