@@ -114,7 +114,7 @@ func read(p *plan) result {
 	wait.Wait()
 	out.Seconds = time.Since(begin).Seconds()
 	sort.Float64s(out.FirstsMs)
-	if !p.First && len(out.FirstsMs) > 20 {
+	if !p.First && p.Rate == 0 && len(out.FirstsMs) > 20 {
 		out.FirstsMs = out.FirstsMs[:20]
 	}
 	return out
