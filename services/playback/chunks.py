@@ -162,31 +162,23 @@ class Ramp:
 
     #: What a reader takes less than is slow: some times the rate of any rendition.
     FAST_BYTES_PER_S = 4 << 20
-    #: How much the messages before count beside the last one: a busy machine lets each wait now and then, and
-    #: would do more work for it where one alone counted.
-    _KEEP = 0.75
 
     def __init__(self) -> None:
         self._sent_bytes = 0
-        #: Taken lately, and how long that took.
-        self._lately_bytes = self._lately_s = 0.0
+        self._slow = False
 
     def cut(self, start: int, end: int) -> int:
         """Where the message that begins at `start` ends, at most `end`. Never crosses a fixed cut."""
         size = FIRST_BYTES if not self._sent_bytes else SMALL_BYTES
         # A large message is always the one that all share: another would be copied for this reader alone.
-        if self._sent_bytes >= CUT_BYTES // 2 and not self._slow() and start % CUT_BYTES == 0:
+        if self._sent_bytes >= CUT_BYTES // 2 and not self._slow and start % CUT_BYTES == 0:
             size = CUT_BYTES
         return min(start - start % size + size, end)
 
     def sent(self, size_bytes: int, seconds: float) -> None:
         """A message of that payload was taken by the connection after so many seconds."""
         self._sent_bytes += size_bytes
-        self._lately_bytes = self._lately_bytes * self._KEEP + size_bytes
-        self._lately_s = self._lately_s * self._KEEP + seconds
-
-    def _slow(self) -> bool:
-        return self._lately_bytes < self._lately_s * self.FAST_BYTES_PER_S
+        self._slow = size_bytes < seconds * self.FAST_BYTES_PER_S
 
 
 def http_body(content_type: str, parts: list[memoryview]) -> bytes:
