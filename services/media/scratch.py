@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from services.media.errors import MediaError
-from services.runtime.claims import PREFIX, claim, collect
+from services.runtime.claims import PREFIX, Claim, claim, collect
 from services.runtime.errors import Code
 from services.runtime.logs import logger
 
@@ -67,8 +67,7 @@ class Scratch:
             await freed.wait_for(lambda: self._reserved + most_bytes <= self._budget)
             self._reserved += most_bytes
         try:
-            await asyncio.to_thread(self._check_disk, most_bytes)
-            held = claim(self.root, f"{PREFIX}{name}-", {"worker": self._owner, "task": TASK.get()})
+            held = await self._claim(name, most_bytes)
             try:
                 yield held.path
             finally:
@@ -77,6 +76,13 @@ class Scratch:
             self._reserved -= most_bytes
             async with freed:
                 freed.notify_all()
+
+    async def _claim(self, name: str, most_bytes: int) -> Claim:
+        try:
+            await asyncio.to_thread(self._check_disk, most_bytes)
+            return claim(self.root, f"{PREFIX}{name}-", {"worker": self._owner, "task": TASK.get()})
+        except OSError as error:
+            raise ScratchFull(problem=f"{self.root} can't be written ({error.strerror})") from error
 
     def _check_disk(self, most_bytes: int) -> None:
         if shutil.disk_usage(self.root).free < most_bytes:

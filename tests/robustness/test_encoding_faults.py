@@ -260,7 +260,14 @@ async def disturbed(
         job = await f.end()
         assert job.state == jobs.Job.STATE_SUCCEEDED, job.error
         repeated = sum(len(task.attempts) - 1 for task in await f.tasks())
-        return await f.published(title), repeated
+        found = await f.published(title), repeated
+    assert scratch_left(folder) == []
+    return found
+
+
+def scratch_left(folder: Path) -> list[Path]:
+    """What the workers have not cleared up."""
+    return list(folder.glob("encoder-*/scratch/*"))
 
 
 async def test_a_worker_and_the_scheduler_killed_in_the_midst_cost_only_what_was_in_hand(

@@ -55,6 +55,12 @@ async def test_a_full_disk_is_said_before_the_task_begins(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_folder_that_is_not_there_is_said_like_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ScratchFull, match=r"no can't be written \(No such file or directory\)"):
+        async with Scratch(tmp_path / "no").folder("encode", 0):
+            pass
+
+
 async def test_a_cancelled_waiter_takes_no_room(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path, 10 * MIB)
     async with scratch.folder("encode", 10 * MIB):
