@@ -90,8 +90,8 @@ lint-python: setup
 lint-web: node
 	@npm run --workspaces --if-present typecheck
 
-test: setup web $(STAMPS)/footage ## Run every test; installs Debian's Chromium when it is missing
-	@tools/chromium.sh
+test: setup web $(STAMPS)/footage ## Run every test; installs Debian's Chromium and mpv when they are missing
+	@tools/programs.sh
 	@npm run --workspaces --if-present test
 	@$(PY) -m pytest $(FAST_TESTS)
 	@$(PY) -m pytest -m 'not quick'

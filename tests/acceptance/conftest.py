@@ -13,6 +13,7 @@ from cli.suite_process import running_suite
 from services.media.testfilm import FilmSpec
 from tests.engines.process import free_port
 from tests.support.stack import People, Stack, film_file
+from tests.support.worded import worded_film
 
 TITLE = "The Clockmaker's Minute"
 
@@ -27,6 +28,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         people.populate()
         title = people.ingest(film_file(folder / "film.mp4", film), TITLE)
         yield Stack(suite=suite, folder=folder, film=film, title=title, services=f"127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="session")
+def worded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The title made of `worded_film`."""
+    return stack.ingest(worded_film(tmp_path_factory.mktemp("worded")), "Said twice")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from services.media.testfilm import read_frame_number
 from services.media.time import NS_PER_SECOND
 from tests.acceptance.browsing import GRAY_FRAME, SLOW_MS, chromium
 from tests.support.stack import ROOT, Stack
-from tests.support.worded import PITCHES_HZ, SUBTITLES, WORDED, worded_film
+from tests.support.worded import PITCHES_HZ, SUBTITLES, WORDED
 
 pytestmark = pytest.mark.browser
 
@@ -48,16 +48,11 @@ class _Files(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="module")
-def title(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return stack.ingest(worded_film(tmp_path_factory.mktemp("worded")), "Said twice")
-
-
 @pytest.fixture
-def started(stack: Stack, title: str) -> Iterator[playback_pb2.StartPlaybackResponse]:
+def started(stack: Stack, worded: str) -> Iterator[playback_pb2.StartPlaybackResponse]:
     async def start() -> playback_pb2.StartPlaybackResponse:
         async with stack.connect("viewer") as viewer:
-            return await start_playback(viewer, title, "players")
+            return await start_playback(viewer, worded, "players")
 
     async def end(token: str) -> None:
         async with stack.connect("viewer") as viewer:
@@ -82,7 +77,7 @@ def origin() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser(title: str, origin: str) -> Iterator[Browser]:
+def browser(worded: str, origin: str) -> Iterator[Browser]:
     # After the title: an event loop runs in this thread as long as the browser does.
     with chromium() as running:
         yield running
