@@ -18,7 +18,14 @@ from typing import Any
 import pytest
 
 from services.media import sandbox
-from services.media.errors import EncoderFailed, MediaError, SandboxLimit, SourceIsPlaylist, SourceNotMedia
+from services.media.errors import (
+    EncoderFailed,
+    MediaError,
+    SandboxLimit,
+    SourceIsPlaylist,
+    SourceNotMedia,
+    SourceUnsupported,
+)
 from services.media.sandbox import Command, Limits
 from services.media.testfilm import FilmSpec, make_film
 from services.preprocessor import extract as extracting
@@ -153,8 +160,9 @@ async def test_a_picture_of_hundreds_of_megapixels_in_a_few_bytes_is_refused_wit
 ) -> None:
     source = hostile.film_of([hostile.picture(16_000)], tmp_path / "film.mov")
     assert source.stat().st_size < 1 << 20
-    with pytest.raises(MediaError):
-        await probe(source)
+    for look in (inspect, probe):
+        with pytest.raises(SourceUnsupported, match="its picture is 16000x16000"):
+            await look(source)
 
 
 async def test_a_header_that_lies_about_the_size_of_pictures_costs_nothing(
