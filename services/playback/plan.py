@@ -25,7 +25,7 @@ from services.runtime.logs import logger
 PLAN_EVERY = timedelta(minutes=30)
 #: Renditions are looked at, the most watched first, until what might be fetched fills the disk so many times.
 _BUDGETS = 4
-#: What is worth less than one play a day ago is not fetched.
+#: What is worth less than this is not fetched: about one viewer, two days ago.
 _LEAST_WORTH = 0.25
 #: Part of those who see the end of an episode that begin the next.
 GOES_ON = 0.5

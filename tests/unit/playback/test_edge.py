@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -324,3 +325,25 @@ def test_a_clock_that_is_set_back_makes_nothing_more_popular() -> None:
     placement = Placement()
     placement.seen(Item("a", 0), 1_000_000.0)
     assert placement.worth(Item("a", 0), 0.0) == 1.0
+
+
+def test_a_part_that_few_watched_is_worth_what_its_title_and_its_kind_are_elsewhere() -> None:
+    placement = Placement()
+    for title, times in (("hot", 20), ("cold", 2)):
+        for _ in range(times):
+            placement.seen(Item(f"{title}/h264-720", 0), 0.0)
+    placement.seen(Item("cold/h264-240", 0), 0.0)
+    hot, cold, never = (Item(f"{title}/h264-240", 0) for title in ("hot", "cold", "unknown"))
+    assert placement.worth(hot, 0.0) > placement.worth(cold, 0.0) > placement.worth(never, 0.0) == 0.0
+
+
+def test_what_placement_knows_comes_back_as_it_was() -> None:
+    placement, again = Placement(), Placement()
+    items = [Item(f"{title}/{rung}", number) for title in "ab" for rung in "xy" for number in (-1, 0, 9, 30)]
+    for at_s, item in enumerate(items * 2):
+        placement.seen(item, 3600.0 * at_s)
+    again.restore(json.loads(json.dumps(placement.counts())))
+    now_s = 3600.0 * 40
+    assert [again.worth(item, now_s) for item in items] == pytest.approx(
+        [placement.worth(item, now_s) for item in items]
+    )

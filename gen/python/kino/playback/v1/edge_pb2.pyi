@@ -169,7 +169,7 @@ class RenditionPlacement(_message.Message):
     rendition_id: _builtins.str
     """Its id."""
     worth: _builtins.float
-    """Recent plays of its best watched part, each half forgotten after half a day."""
+    """Recent plays of its best watched part, each half forgotten after 18 hours."""
     rank: _builtins.int
     """Place among all renditions that the node knows plays of, 1 for the most watched; zero when it knows none of this one."""
     ranked_count: _builtins.int
@@ -246,7 +246,7 @@ class SegmentPlacement(_message.Message):
     in_memory: _builtins.bool
     """Whether it is in memory, whatever the disk keeps."""
     worth: _builtins.float
-    """How much it will be asked for: recent plays of its part, and viewers on their way to it."""
+    """How much it will be asked for: recent plays of its part and of its title, and viewers on their way to it."""
     cause: Global___MissCause.ValueType
     """When it isn't on the disk, why; not set when the node was never asked for it."""
     other_worth: _builtins.float

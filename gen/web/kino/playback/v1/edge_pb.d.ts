@@ -122,7 +122,7 @@ export declare type RenditionPlacement = Message<"kino.playback.v1.RenditionPlac
   renditionId: string;
 
   /**
-   * Recent plays of its best watched part, each half forgotten after half a day.
+   * Recent plays of its best watched part, each half forgotten after 18 hours.
    *
    * @generated from field: double worth = 2;
    */
@@ -225,7 +225,7 @@ export declare type SegmentPlacement = Message<"kino.playback.v1.SegmentPlacemen
   inMemory: boolean;
 
   /**
-   * How much it will be asked for: recent plays of its part, and viewers on their way to it.
+   * How much it will be asked for: recent plays of its part and of its title, and viewers on their way to it.
    *
    * @generated from field: double worth = 4;
    */
