@@ -94,12 +94,13 @@ async def compare(film: Prepared) -> Compared | None:
     for codec, rungs in rungs_of(ladder).items():
         parts = [await film.encode(FfmpegEngine(), chunk, rungs, codec) for chunk in film.chunks]
         ours[codec] = await points(film, rungs, joined(parts), sizes[0])
-    print(f"{film.name}: {ladder.reason}", file=sys.stderr)
-    return Compared(
+    found = Compared(
         name=film.name,
         h264=bytes_ratio(ours[VideoCodec.H264], theirs),
         av1=bytes_ratio(ours[VideoCodec.AV1], theirs),
     )
+    print(f"{found} {ladder.reason}", file=sys.stderr)
+    return found
 
 
 def _fitting(width: int, height: int) -> list[VideoRung]:
