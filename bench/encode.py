@@ -92,7 +92,7 @@ async def _chunks_part(plan: Plan) -> Found:
     found = []
     for film in await plan.films():
         found.append(await _measure(film, plan.rounds))
-        print(f"{film.name}: done", file=sys.stderr)
+        print(f"{film.name}: {found[-1]}", file=sys.stderr)
     return _rows(found), {
         "chunks": "H.264 (x264 fast) in the fixed ladder's sizes; the plain process has one thread for each",
         "equal_quality": "VMAF at each rung's size; six points count as a doubling of the bits",

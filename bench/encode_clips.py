@@ -195,8 +195,8 @@ class Prepared:
             return [read_quality(folder / f"{index}.log", Metric.VMAF).mean for index in range(len(rungs))]
 
 
-async def prepared(clip: Clip, folder: Path, quick: bool) -> Prepared:
-    """Cut the clip out, probe and analyse it."""
+async def prepared(clip: Clip, folder: Path, quick: bool = False) -> Prepared:
+    """Cut the clip out, probe and analyse it; `quick`: only its first seconds."""
     source = clip.path()
     path = folder / source.name
     length = ["-t", str(QUICK_SECONDS if quick else clip.seconds), "-an", "-c", "copy"]

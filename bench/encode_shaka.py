@@ -22,7 +22,7 @@ import yaml
 
 from bench.encode_apple import Point, bytes_ratio, points
 from bench.encode_clips import CLIPS, Cpu, Prepared, prepared, run_plain, rungs_of
-from bench.encode_suite import FIXED, NICE, WORKERS, operator, through_suite
+from bench.encode_suite import FIXED, NICE, QUICK_SECONDS, WORKERS, operator, through_suite
 from bench.report import Row
 from cli.suite_process import running_suite
 from services.encoder.model import VideoCodec, VideoRung
@@ -65,7 +65,8 @@ async def measure(folder: Path, rounds: int, quick: bool) -> list[Row]:
                 if clip.name not in _FILMS:
                     continue
                 again, seconds = _FILMS[clip.name]
-                film = await prepared(replace(clip, again=again, seconds=seconds), folder, quick)
+                clip = replace(clip, again=again, seconds=QUICK_SECONDS if quick else seconds)
+                film = await prepared(clip, folder)
                 rungs = rungs_of(plan_ladder(film.found.report, ("h264",)))[VideoCodec.H264]
                 plain = await run_plain(film.plain_command(rungs), len(rungs))
                 own = await points(film, rungs, plain, rungs[0])

@@ -6,6 +6,7 @@ against the time that one chunk's encode takes in the same run.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -39,6 +40,8 @@ FIXED = {"KINO_ENCODE_QUALITY": "false", "KINO_VIDEO_CODECS": '["h264"]'}
 NICE = ("nice", "-n", "19")
 #: Shorter than what is tried before it is encoded: the ladder is the fixed one.
 _FIXED_FILMS = {"pedestrians (live action)": (1, 110), "big buck bunny 480p": (3, 110)}
+#: Several chunks for both workers.
+QUICK_SECONDS = 30
 _PLAYABLE_SECONDS = (30, 120, 480)
 _PLAYABLE_FILM = "big buck bunny 480p"
 
@@ -100,7 +103,8 @@ async def fixed_ladder(folder: Path, rounds: int, quick: bool) -> list[Row]:
     for clip in CLIPS:
         if clip.name in _FIXED_FILMS:
             again, seconds = _FIXED_FILMS[clip.name]
-            films.append(await prepared(replace(clip, again=again, seconds=seconds), folder, quick))
+            clip = replace(clip, again=again, seconds=QUICK_SECONDS if quick else seconds)
+            films.append(await prepared(clip, folder))
     found = [Fixed() for _ in films]
     with running_suite(folder / "fixed", workers=WORKERS, env=FIXED) as suite:
         async with operator(suite, folder) as kino:
@@ -108,6 +112,7 @@ async def fixed_ladder(folder: Path, rounds: int, quick: bool) -> list[Row]:
                 for _ in range(rounds):
                     await _plain(film, result)
                     result.suite.append(await through_suite(film, kino, suite))
+                print(f"{film.name}: {result}", file=sys.stderr)
     return list(_fixed_rows(found))
 
 
@@ -212,6 +217,7 @@ async def playable(folder: Path, quick: bool) -> list[Row]:
                 again = ["-stream_loop", str(seconds // 30 - 1)]
                 transform(clip.path(), film, again, ["-c", "copy"])
                 found.append(await _until_playable(kino, film, seconds))
+                print(found[-1], file=sys.stderr)
     rows = [
         Row(
             name=f"upload's end to playable, {one.seconds} s film",
