@@ -116,8 +116,8 @@ async def _apple_part(plan: Plan) -> Found:
 
 async def _suite_part(plan: Plan) -> Found:
     return await encode_suite.fixed_ladder(plan.folder, plan.rounds, plan.quick), {
-        "suite": "without quality and AV1; the services' process holds the scheduler and all others; what "
-        "analyses and makes small pictures beside counts in the wall time only",
+        "suite": "without quality and AV1, nobody watches; the services' process holds the scheduler and all "
+        "others; what analyses and makes small pictures beside counts in the wall time only",
         "suite_peer": "the plain process with all threads that FFmpeg and x264 take, as nice as the encoders",
     }
 
