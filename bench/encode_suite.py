@@ -192,7 +192,7 @@ async def through_suite(film: Prepared, kino: Kino, suite: SuiteProcess) -> Cost
 async def _ended(kino: Kino, name: str) -> scheduler.Job:
     """Asked for now and then: every change that a watcher is told costs the scheduler some queries."""
     stub, request = kino.stub(SchedulerServiceStub), scheduler_pb2.GetJobRequest(name=name)
-    while not (job := (await stub.GetJob(request)).job).HasField("end_time"):
+    while not (job := (await stub.GetJob(request)).job).HasField("end_time"):  # noqa: ASYNC110
         await asyncio.sleep(_ASK_EVERY_S)
     return job
 
