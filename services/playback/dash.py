@@ -129,13 +129,12 @@ def _storyboard_set(period: Element, board: Storyboard) -> None:
         "startNumber": "0",
     }
     SubElement(adaptation, "SegmentTemplate", template)
-    bits_per_second = board.sheet_bytes * 8 * NS_PER_SECOND // board.sheet_ns
     representation = SubElement(
         adaptation,
         "Representation",
         {
             "id": "storyboard",
-            "bandwidth": str(max(bits_per_second, 1)),
+            "bandwidth": str(board.peak_bits_per_second),
             "width": str(board.tile_width * board.columns),
             "height": str(board.tile_height * board.rows),
         },

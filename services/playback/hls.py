@@ -11,6 +11,7 @@ from services.playback.model import (
     AudioCodec,
     Rendition,
     Segment,
+    Storyboard,
     TextTrack,
     TitleMedia,
     VideoTrack,
@@ -22,6 +23,8 @@ _VERSION = 7
 #: (bis 6.2.1).
 _TARGET_S = 10
 _US = 1_000_000
+#: The playlist of the storyboard, and the sheets it names.
+STORYBOARD = "storyboard"
 
 
 def master(media: TitleMedia) -> str:
@@ -34,6 +37,12 @@ def master(media: TitleMedia) -> str:
     for rendition in media.videos:
         if rendition.video and rendition.ready_segment_count:
             lines += _variant(rendition, rendition.video, sounds, with_texts=bool(media.texts))
+    if media.storyboard:
+        board = media.storyboard
+        lines.append(
+            f'#EXT-X-IMAGE-STREAM-INF:BANDWIDTH={board.peak_bits_per_second},CODECS="jpeg",'
+            f'RESOLUTION={board.tile_width}x{board.tile_height},URI="{STORYBOARD}.m3u8"'
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -70,6 +79,27 @@ def text_playlist(media: TitleMedia, track: TextTrack) -> str:
         f"#EXTM3U\n#EXT-X-VERSION:{_VERSION}\n#EXT-X-TARGETDURATION:{seconds}\n#EXT-X-PLAYLIST-TYPE:VOD\n"
         f"#EXTINF:{media.duration_ns / NS_PER_SECOND:.6f},\n../extras/{track.track_id}.vtt\n#EXT-X-ENDLIST\n"
     )
+
+
+def storyboard_playlist(media: TitleMedia, board: Storyboard) -> str:
+    """The playlist of sheets of small pictures (image media playlists, Roku 0.4, which players follow)."""
+    lines = [
+        "#EXTM3U",
+        f"#EXT-X-VERSION:{_VERSION}",
+        f"#EXT-X-TARGETDURATION:{-(-board.sheet_ns // NS_PER_SECOND)}",
+        "#EXT-X-MEDIA-SEQUENCE:0",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        "#EXT-X-IMAGES-ONLY",
+    ]
+    for number, start_ns in enumerate(range(0, media.duration_ns, board.sheet_ns)):
+        shown_ns = min(board.sheet_ns, media.duration_ns - start_ns)
+        lines += [
+            f"#EXTINF:{shown_ns / NS_PER_SECOND:.6f},",
+            f"#EXT-X-TILES:RESOLUTION={board.tile_width}x{board.tile_height},"
+            f"LAYOUT={board.columns}x{board.rows},DURATION={board.interval_ns / NS_PER_SECOND:.6f}",
+            f"../extras/{STORYBOARD}-{number}.jpg",
+        ]
+    return "\n".join([*lines, "#EXT-X-ENDLIST"]) + "\n"
 
 
 def _text(track: TextTrack, index: int) -> str:

@@ -152,6 +152,11 @@ class Storyboard:
         """How much of the title a sheet shows."""
         return self.columns * self.rows * self.interval_ns
 
+    @property
+    def peak_bits_per_second(self) -> int:
+        """The largest sheet over the time that it shows; 1 at least."""
+        return max(self.sheet_bytes * 8 * NS_PER_SECOND // self.sheet_ns, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:

@@ -216,6 +216,8 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         text = next((track for track in media.texts if track.track_id == name), None)
         if suffix == "m3u8" and text is not None:
             return hls.text_playlist(media, text), _HLS_TYPE
+        if file == f"{hls.STORYBOARD}.m3u8" and media.storyboard:
+            return hls.storyboard_playlist(media, media.storyboard), _HLS_TYPE
         if suffix == "m3u8":
             rendition = media.rendition(name)
             segments = await self._titles.prefix(media, rendition)

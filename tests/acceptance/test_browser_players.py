@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, JSHandle, Page
 
 from cli.playing import end_playback, start_playback
 from kino.playback.v1 import playback_pb2
@@ -23,7 +23,7 @@ from services.media.testfilm import read_frame_number
 from services.media.time import NS_PER_SECOND
 from tests.acceptance.browsing import GRAY_FRAME, SLOW_MS, chromium
 from tests.support.stack import ROOT, Stack
-from tests.support.worded import PITCHES_HZ, SUBTITLES, WORDED
+from tests.support.worded import KEYS, PITCHES_HZ, SUBTITLES, WORDED
 
 pytestmark = pytest.mark.browser
 
@@ -99,12 +99,17 @@ def page(browser: Browser, origin: str) -> Iterator[Page]:
     assert [wrong for wrong in wrongs if "ERR_ABORTED" not in wrong] == []
 
 
+def number_on(page: Page, picture: JSHandle) -> int | None:
+    """The number of the frame that an element shows."""
+    gray = base64.b64decode(page.evaluate(GRAY_FRAME, picture))
+    return read_frame_number(np.frombuffer(gray, dtype=np.uint8).reshape(180, 320))
+
+
 def frame_at(page: Page, moment_s: float) -> int | None:
     """The number of the frame that is on the screen when the player stands at a moment."""
     page.evaluate(GO, moment_s)
     page.wait_for_function(SHOWN, arg=moment_s)
-    gray = base64.b64decode(page.locator("video").evaluate(GRAY_FRAME))
-    return read_frame_number(np.frombuffer(gray, dtype=np.uint8).reshape(180, 320))
+    return number_on(page, page.evaluate_handle("document.querySelector('video')"))
 
 
 @pytest.mark.parametrize(
@@ -132,4 +137,9 @@ def test_a_player_of_the_field_plays_seeks_switches_and_shows_sounds_and_subtitl
     assert (seen, switched) == (expected, expected * len(heights))
     assert [sorted(set(found[kind])) for kind in ("sounds", "texts")] == [["de", "en"], ["de", "en"]]
     assert sorted(set(found["heights"])) == [240, 360]
-    assert bool(found["pictures"]) == (kind == "dash")
+    # hls.js knows no storyboards.
+    assert bool(found["pictures"]) == (player != "hls.js")
+    if found["pictures"]:
+        tile = number_on(page, page.evaluate_handle("tile(12.5)"))
+        # The tile of the second that the moment lies in is made of the key frame before it.
+        assert tile == WORDED.timeline.frame_at(12 * NS_PER_SECOND) // KEYS * KEYS

@@ -149,6 +149,9 @@ async def test_manifests_are_served_with_their_types_and_revalidated(gate: Gate)
         first = await gate.fetch(path)
         assert (first.status, first.headers["content-type"]) == (200, kind)
         assert int(first.headers["content-length"]) == len(first.body)
+        assert first.headers["cache-control"] == "private, no-cache"
+        head = await gate.fetch(path, method="HEAD")
+        assert (head.status, head.body, head.headers["etag"]) == (200, b"", first.headers["etag"])
         again = await gate.fetch(path, if_none_match=first.headers["etag"])
         assert (again.status, again.body) == (304, b"")
 
@@ -159,6 +162,7 @@ async def test_ranges_of_a_segment_are_its_bytes(gate: Gate, film: Film) -> None
     whole = await gate.fetch(path)
     assert (whole.status, whole.body, whole.headers["accept-ranges"]) == (200, stored, "bytes")
     assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["cache-control"] == "private, max-age=86400, immutable"
     part = await gate.fetch(path, range="bytes=100-299")
     assert (part.status, part.body, part.headers["content-range"]) == (
         206,
@@ -167,6 +171,9 @@ async def test_ranges_of_a_segment_are_its_bytes(gate: Gate, film: Film) -> None
     )
     tail = await gate.fetch(path, range="bytes=-7")
     assert (tail.status, tail.body) == (206, stored[-7:])
+    same = await gate.fetch(path, range="bytes=0-0", if_range=whole.headers["etag"])
+    changed = await gate.fetch(path, range="bytes=0-0", if_range='"another"')
+    assert (same.status, same.body, changed.status, changed.body) == (206, stored[:1], 200, stored)
     beyond = await gate.fetch(path, range=f"bytes={size}-")
     assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{size}")
     known = await gate.fetch(path, if_none_match=whole.headers["etag"])

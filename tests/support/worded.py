@@ -11,6 +11,8 @@ from tests.support.stack import film_file
 
 WORDED = FilmSpec(seconds=Fraction(20), width=640, height=360, cuts=(5.1, 10.3, 15.2), loud=None)
 SUBTITLES = {"eng": "Good evening", "deu": "Guten Abend"}
+#: Frames from one key frame to the next.
+KEYS = 15
 #: The note that is heard in each language.
 PITCHES_HZ = {"eng": 440, "deu": 1000}
 
@@ -26,6 +28,8 @@ def worded_film(folder: Path) -> Path:
         maps += ["-map", str(index + 1), "-map", str(index + 1 + len(SUBTITLES))]
         tags += [f"-metadata:s:s:{index}", f"language={language}"]
         tags += [f"-metadata:s:a:{index}", f"language={language}"]
-    codecs = ["-c:v", "copy", "-c:a", "aac", "-c:s", "mov_text"]
+    # Key frames alone make a storyboard: one every half second, and no picture that is decoded out of order.
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "16", "-g", str(KEYS), "-bf", "0"]
+    codecs += ["-sc_threshold", "0", "-c:a", "aac", "-c:s", "mov_text"]
     plain = film_file(folder / "plain.mp4", WORDED)
     return transform(plain, folder / "worded.mp4", [], [*words, *notes, *maps, *codecs, *tags])

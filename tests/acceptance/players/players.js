@@ -51,6 +51,10 @@ const players = {
       pictures: player.getImageTracks().length,
       chooseSound: (language) => player.selectAudioTrack(find(player.getAudioTracks(), language)),
       showText: (language) => player.selectTextTrack(find(player.getTextTracks(), language)),
+      tile: async (moment) => {
+        const found = await player.getThumbnails(player.getImageTracks()[0].id, moment);
+        return { url: found.uris[0], x: found.positionX, y: found.positionY, width: found.width, height: found.height };
+      },
       chooseHeight: (height) => {
         player.configure("abr.enabled", false);
         player.selectVideoTrack(player.getVideoTracks().find((track) => track.height === height), true);
@@ -74,6 +78,7 @@ const players = {
             player.enableText(true);
             player.setTextTrack(player.getTracksFor("text").indexOf(find("text", language)));
           },
+          tile: (moment) => new Promise((done) => player.provideThumbnail(moment, done)),
           chooseHeight: (height) => {
             player.updateSettings({ streaming: { abr: { autoSwitchBitrate: { video: false } } } });
             const found = player.getRepresentationsByType("video").find((one) => one.height === height);
@@ -104,6 +109,14 @@ window.lines = () =>
   [...video.textTracks]
     .filter((track) => track.mode === "showing")
     .flatMap((track) => [...(track.activeCues ?? [])].map((cue) => cue.text));
+/** The small picture of a moment, as a canvas. */
+window.tile = async (moment) => {
+  const { url, x, y, width, height } = await window.player.tile(moment);
+  const sheet = await createImageBitmap(await (await fetch(url)).blob(), x, y, width, height);
+  const canvas = document.body.appendChild(Object.assign(document.createElement("canvas"), { width, height }));
+  canvas.getContext("2d").drawImage(sheet, 0, 0);
+  return canvas;
+};
 window.load = async (name, url) => {
   window.player = await players[name](url);
   await video.play();

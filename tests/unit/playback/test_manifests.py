@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
@@ -212,6 +213,24 @@ def test_a_text_playlist_is_one_file_as_long_as_the_title() -> None:
         "#EXT-X-PLAYLIST-TYPE:VOD",
         "#EXTINF:12.012000,",
         "../extras/vtt-eng-0.vtt",
+        "#EXT-X-ENDLIST",
+    ]
+
+
+def test_a_storyboard_is_a_stream_of_images_in_hls() -> None:
+    board = replace(BOARD, columns=2, rows=2)
+    media = title([video("h264-720")], storyboard=board)
+    assert hls.master(media).splitlines()[-1] == (
+        '#EXT-X-IMAGE-STREAM-INF:BANDWIDTH=50000,CODECS="jpeg",RESOLUTION=160x90,URI="storyboard.m3u8"'
+    )
+    tiles = "#EXT-X-TILES:RESOLUTION=160x90,LAYOUT=2x2,DURATION=2.000000"
+    assert hls.storyboard_playlist(media, board).splitlines()[2:] == [
+        "#EXT-X-TARGETDURATION:8",
+        "#EXT-X-MEDIA-SEQUENCE:0",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        "#EXT-X-IMAGES-ONLY",
+        *("#EXTINF:8.000000,", tiles, "../extras/storyboard-0.jpg"),
+        *("#EXTINF:4.012000,", tiles, "../extras/storyboard-1.jpg"),
         "#EXT-X-ENDLIST",
     ]
 
