@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,21 +167,24 @@ async def test_a_position_that_was_never_played_is_refused(
 
 
 async def test_a_lease_lives_through_a_film_of_four_hours(
-    stub: Any, process: Running, film: Film, clock: ManualClock
+    stub: Any, process: Running, film: Film, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = LongTitle(segment_count=2400, video_bytes=700, audio_bytes=72)
     title = await long.publish(process, film)
     token = (await start(stub, title)).lease.token
+    moved, begun = readers.Reader.moved, clock.now()
+
+    def at_the_pace_of_the_film(reader: readers.Reader) -> None:
+        clock.advance(3)  # pictures and sound of each six seconds are a message each
+        moved(reader)
+
+    monkeypatch.setattr(readers.Reader, "moved", at_the_pace_of_the_film)
     request = pb.PlayRequest(lease_token=token)
     request.offset.FromNanoseconds(0)
-    seconds, end = 0, None
-    async for message in stub.Play(request):
-        if message.media.track == res.TRACK_AUDIO:
-            clock.advance(6)
-            seconds += 6
-        elif message.HasField("end"):
-            end = message.end.reason
-    assert (seconds, end) == (4 * 3600, res.PlayEnd.REASON_END_OF_TITLE)
+    messages = [message async for message in stub.Play(request)]
+    assert sum(message.media.track == res.TRACK_AUDIO for message in messages) == 2400
+    assert messages[-1].end.reason == res.PlayEnd.REASON_END_OF_TITLE
+    assert clock.now() - begun >= timedelta(hours=4)
 
 
 @pytest.mark.parametrize(("silent", "reason"), [(True, "LEASE_LOST"), (False, "LEASE_ENDED")])
