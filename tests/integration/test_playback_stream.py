@@ -174,9 +174,9 @@ async def test_a_lease_lives_through_a_film_of_four_hours(
     token = (await start(stub, title)).lease.token
     moved, begun = readers.Reader.moved, clock.now()
 
-    def at_the_pace_of_the_film(reader: readers.Reader) -> None:
+    def at_the_pace_of_the_film(reader: readers.Reader, size_bytes: int) -> None:
         clock.advance(3)  # pictures and sound of each six seconds are a message each
-        moved(reader)
+        moved(reader, size_bytes)
 
     monkeypatch.setattr(readers.Reader, "moved", at_the_pace_of_the_film)
     request = pb.PlayRequest(lease_token=token)
