@@ -92,8 +92,9 @@ def board_command(report: SourceReport, board: Board) -> list[str]:
     """Writes the sheets to `0.jpg`, `1.jpg` and so on; progress goes to standard output."""
     video = report.video
     size = f"{board.tile_width}:{board.tile_height}"
-    # Where key frames come often enough they alone are decoded, which costs a twentieth.
-    often = video.longest_key_distance_s <= max(board.interval_s, 10)
+    # Where key frames come often enough they alone are decoded, which costs a twentieth. Of an open GOP the
+    # decoder hands out some of them only, and in a wrong order.
+    often = video.longest_key_distance_s <= max(board.interval_s, 10) and not video.open_gop
     filters = [
         f"settb={video.time_base.numerator}/{video.time_base.denominator}",
         f"setpts=PTS-({video.first_pts})",

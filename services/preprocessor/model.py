@@ -41,6 +41,8 @@ class SourceVideo:
     full_range: bool = False
     #: In ticks of `time_base`.
     longest_key_distance_ticks: int = 0
+    #: Whether pictures that follow a key frame in the file are shown before it.
+    open_gop: bool = False
 
     @property
     def longest_key_distance_s(self) -> float:

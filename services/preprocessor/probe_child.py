@@ -47,6 +47,8 @@ class Shown:
     pts: int
     duration: int
     key: bool
+    #: Whether it stands behind a key frame in the file and is shown before it.
+    leading: bool
 
 
 def _open(source_fd: int, formats: str) -> InputContainer:
@@ -89,7 +91,7 @@ def _packets(container: InputContainer, stream: VideoStream, sounds: dict[int, H
     What comes before the first key frame, and what leads it, can't be decoded and isn't shown.
     """
     first_key: int | None = None
-    counted = 0
+    counted = last_key = 0
     for packet in container.demux([stream, *(container.streams[index] for index in sounds)]):
         if packet.size == 0:
             continue
@@ -103,10 +105,11 @@ def _packets(container: InputContainer, stream: VideoStream, sounds: dict[int, H
         # An edit list may begin in the middle of a group: what it discards is decoded but not shown.
         if first_key is None or packet.pts < first_key or packet.is_discard:
             continue
+        last_key = packet.pts if packet.is_keyframe else last_key
         counted += 1
         if counted > MAX_FRAMES:
             raise Refused("SOURCE_UNSUPPORTED", f"it has more than {MAX_FRAMES} frames")
-        yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe)
+        yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe, packet.pts < last_key)
 
 
 def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown], seconds: int) -> bool:
@@ -261,6 +264,7 @@ def _all_frames(
         "first_pts": frames[0].pts,
         "runs": _runs(frames),
         "key_distance": key_distance,
+        "open_gop": any(frame.leading for frame in frames),
         "interlaced_end": _check_end(container, stream, frames, seconds),
     }
 

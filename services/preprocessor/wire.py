@@ -78,6 +78,7 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
             color_matrix=video.color_matrix,
             full_range=video.full_range,
             longest_key_distance_ticks=video.longest_key_distance_ticks,
+            open_gop=video.open_gop,
         ),
         audios=[
             preprocessor.SourceAudio(
@@ -135,6 +136,7 @@ def report_of(message: preprocessor.SourceReport) -> SourceReport:
             color_matrix=video.color_matrix,
             full_range=video.full_range,
             longest_key_distance_ticks=video.longest_key_distance_ticks,
+            open_gop=video.open_gop,
         ),
         audios=tuple(
             SourceAudio(

@@ -110,10 +110,21 @@ def tiles(found: Extracted) -> list[Plane]:
     return made[: board.tile_count]
 
 
-@pytest.mark.parametrize("often", [True, False])
-def test_small_pictures_show_the_moments_they_stand_for(film: Path, tmp_path: Path, often: bool) -> None:
-    keys = ["-g", "15" if often else "9999", "-sc_threshold", "0", "-bf", "0"]
-    source = transform(film, tmp_path / "keys.mp4", [], ["-an", *keys, "-c:v", "libx264", "-crf", "16"])
+@pytest.mark.parametrize(
+    ("keys", "often"),
+    [
+        ("keyint=15:bframes=0", True),
+        ("keyint=15:bframes=3:b-adapt=0", True),
+        # Key frames can't be decoded alone: the pictures that lead them in are shown before them.
+        ("keyint=15:bframes=3:b-adapt=0:open-gop=1", False),
+        ("keyint=9999:bframes=0", False),
+    ],
+)
+def test_small_pictures_show_the_moments_they_stand_for(
+    film: Path, tmp_path: Path, keys: str, often: bool
+) -> None:
+    coded = ["-c:v", "libx264", "-crf", "16", "-x264-params", f"{keys}:scenecut=0"]
+    source = transform(film, tmp_path / "keys.mp4", [], ["-an", *coded])
     _, found = taken(source)
     shown = [read_frame_number(tile) for tile in tiles(found)]
     film_line = SPEC.timeline

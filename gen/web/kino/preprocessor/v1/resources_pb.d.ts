@@ -489,6 +489,13 @@ export declare type SourceVideo = Message<"kino.preprocessor.v1.SourceVideo"> & 
    * @generated from field: int64 longest_key_distance_ticks = 21;
    */
   longestKeyDistanceTicks: bigint;
+
+  /**
+   * True when pictures after a key frame are shown before it: then key frames can't be decoded alone.
+   *
+   * @generated from field: bool open_gop = 22;
+   */
+  openGop: boolean;
 };
 
 /**
