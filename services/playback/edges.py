@@ -118,9 +118,11 @@ class Edges:
 
     async def report(self, report: EdgeReport) -> None:
         """An edge reports. Raises what the store raises."""
-        await self._store.report(KnownEdge(report=report, report_time=self._clock.now()))
-        if report.leaving:
-            self._read_s = -_READ_EVERY_S
+        now = self._clock.now()
+        await self._store.report(KnownEdge(report=report, report_time=now))
+        live = {edge.report.address for edge in self._known if edge.state(now) is EdgeState.LIVE}
+        if report.leaving or report.address not in live:
+            self._read_s = -_READ_EVERY_S  # whom the next viewer is sent to changes at once
 
     async def known(self) -> list[KnownEdge]:
         """All that were heard of lately, by address."""

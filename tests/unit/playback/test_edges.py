@@ -166,3 +166,12 @@ async def test_a_registry_that_is_away_ends_no_edge() -> None:
     heard.away = False
     await beat._tell(leaving=False)
     assert len(heard.reports) == 1
+
+
+async def test_an_edge_that_comes_or_goes_is_known_with_its_report() -> None:
+    edges, _, _ = await registry()
+    assert await edges.route("titles/solaris") == []
+    await edges.report(report(1))
+    assert await edges.route("titles/solaris") == [report(1).address]
+    await edges.report(replace(report(1), leaving=True))
+    assert await edges.route("titles/solaris") == []
