@@ -16,7 +16,8 @@ def keep_freed_memory() -> bool:
     """Have freed blocks of megabytes used again, by all threads; False where the C library isn't glibc.
 
     By itself glibc gives large blocks back soon and each thread has a heap of its own, so that messages cost
-    the kernel the clearing of their pages: a third of the processor time of a stream (`kino bench playback`).
+    the kernel the clearing of their pages: 0.23 instead of 0.39 s/GiB of a bare gRPC server with messages of
+    2 MiB. The whole of playback was not measured to gain as much (docs/benchmarks.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
