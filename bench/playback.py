@@ -131,7 +131,7 @@ def run(rounds: int = ROUNDS, *, parts: Sequence[str] = ()) -> Report:
         rounds=rounds,
         congestion=congestion,
         title=f"{TITLE.segment_count} segments of {TITLE.video_bytes + TITLE.audio_bytes} bytes, warm",
-        message_bytes="65536 first, 262144 until 1 MiB is sent or while the reader is slow, then 2097152",
+        message_bytes="65536 first, 262144 until 1 MiB is sent or while the reader is slow, then 1048576",
         reader="Go, two streams on two connections, HTTP/2 stream windows of 4 MiB",
         gateway="envoy.yaml as shipped, one worker a core",
         processes="playback 1, nginx worker 1, Go as it schedules itself",

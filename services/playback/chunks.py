@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-#: Fixed cuts of a segment: each is one cached message. 2 MiB cost a fifth less than 1 MiB; 3 gain nothing,
-#: and clients take 4 at most.
-CUT_BYTES = 2 << 20
+#: Fixed cuts of a segment: each is one cached message. Larger gains nothing in the whole, and a viewer who
+#: stalls keeps one.
+CUT_BYTES = 1 << 20
 #: First message of a stream: soon on the screen.
 FIRST_BYTES = 64 << 10
 #: Messages until a stream has shown its speed, and those of one that stalls.
@@ -171,7 +171,7 @@ class Ramp:
         """Where the message that begins at `start` ends, at most `end`. Never crosses a fixed cut."""
         size = FIRST_BYTES if not self._sent_bytes else SMALL_BYTES
         # A large message is always the one that all share: another would be copied for this reader alone.
-        if self._sent_bytes >= CUT_BYTES // 2 and not self._slow and start % CUT_BYTES == 0:
+        if self._sent_bytes >= CUT_BYTES and not self._slow and start % CUT_BYTES == 0:
             size = CUT_BYTES
         return min(start - start % size + size, end)
 
