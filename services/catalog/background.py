@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 import grpc.aio
 
@@ -13,7 +12,7 @@ from kino.search.v1 import resources_pb2, search_pb2
 from services.catalog.artwork import Artwork
 from services.catalog.model import Title
 from services.catalog.usecases import Catalog
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, woken
 from services.runtime.logs import logger
 from services.runtime.objects import ObjectStore
 
@@ -57,9 +56,7 @@ class Outbox:
                 wait_s = min(wait_s * 2, _MAX_WAIT_S)
                 continue
             wait_s = _FIRST_WAIT_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._wake.wait()
+            await woken(self._wake, _LOOK_EVERY_S)
 
     async def send_some(self) -> bool:
         """Send what has waited longest; False when there was nothing."""
@@ -127,9 +124,7 @@ class Collector:
             self._wake.clear()
             due_s = await self.collect_some()
             if due_s > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(due_s, _SWEEP_WAIT_S)):
-                        await self._wake.wait()
+                await woken(self._wake, min(due_s, _SWEEP_WAIT_S))
 
     async def collect_some(self) -> float:
         """Make the next sweep if it is due; seconds until one may be, 0 when it was."""

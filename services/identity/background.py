@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 import grpc.aio
 
 from services.identity.usecases import Identity
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, woken
 from services.runtime.logs import logger
 
 _log = logger("identity")
@@ -48,9 +47,7 @@ class Eraser:
                 continue
             retry_s = _FIRST_WAIT_S
             if due_s > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(due_s, _LOOK_EVERY_S)):
-                        await self._wake.wait()
+                await woken(self._wake, min(due_s, _LOOK_EVERY_S))
 
     async def erase_some(self) -> float:
         """Erase the next profile if it is due; seconds until one may be, 0 when it was."""

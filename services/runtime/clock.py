@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -63,3 +65,10 @@ def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs a time zone")
     return value.astimezone(UTC)
+
+
+async def woken(wake: asyncio.Event, within_s: float) -> None:
+    """Wait until `wake` is set, so long at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await wake.wait()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
 
+from services.runtime.clock import woken
 from services.search.model import Document, Hit, Viewer
 from services.search.store import IndexLost, SearchUnavailable, TitleIndex
 
@@ -71,9 +72,7 @@ class Search:
             if not self._whole:
                 await self.rebuild()
                 self._whole = True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._failed.wait()
+            await woken(self._failed, _LOOK_EVERY_S)
 
     async def close(self) -> None:
         """Give up a rebuild that is under way; the old index stays."""
