@@ -33,10 +33,13 @@ from services.scheduler.model import (
     Failure,
     Job,
     JobState,
-    TaskKind,
+    NewTask,
+    Tier,
+    Work,
     end_by,
     predicted,
     summed_up,
+    tier_of,
 )
 from services.scheduler.publish import SegmentPublisher
 from services.scheduler.remote import failure_of_error, passes, patiently, through_outages
@@ -232,11 +235,9 @@ class Pipeline:
                 highlights=highlights,
             ),
         )
-        await self._hand_out(job, probe, grid, new, highlights)
+        await self._hand_out(job, probe, grid, new, highlights, opens=window == 0)
         if not last and plan.sound_due(window + 1):
             await self._add_sound(job, probe, grid, goes_on=True)
-        if window == 0:
-            await self._predict(job, sum(chunk.frame_count for chunk in new))
 
     async def _hand_out(
         self,
@@ -245,26 +246,36 @@ class Pipeline:
         grid: Sequence[Chunk],
         new: Sequence[Chunk],
         highlights: Sequence[media.Highlight],
+        *,
+        opens: bool,
     ) -> None:
         ladder = media.Ladder.FromString(job.ladder)
         order = plan.video_priorities(ladder, grid, probe.timeline.timescale, highlights)
         tasks = plan.video_tasks(job, probe, ladder, new, order)
+        if opens:
+            await self._predict(job, tasks)
         known = scheduler.Job(highlights=highlights).SerializeToString()
         if not await self._store.extend(job.job_id, new, tasks, known, order):
             raise _JobOver
         self._dispatcher.wake()
 
-    async def _predict(self, job: Job, planned_frames: int) -> None:
-        """Note when the title should be playable and complete, to be compared with when it is."""
+    async def _predict(self, job: Job, tasks: Sequence[NewTask]) -> None:
+        """Note when the title should be playable and complete, to be compared with when it is.
+
+        Before `tasks`, the first ones of its pictures, are handed out: workers can be done with all of them
+        before anything is stored after that.
+        """
         now = self._clock.now()
         slots = sum(w.slot_count for w in await self._store.workers(now - LEASE) if w.connected(now))
-        ladder = media.Ladder.FromString(job.ladder)
-        unplanned = {
-            plan.need_of(TaskKind.ENCODE_VIDEO, video.codec): job.frame_count - planned_frames
-            for video in ladder.videos
-        }
+        unplanned = dict.fromkeys((task.need for task in tasks), job.frame_count)
+        for task in tasks:
+            unplanned[task.need] -= task.frames
         # Sound has no frames: it costs little, and the pictures take longer.
         work = [each for each in await self._store.open_work(job.job_id) if each.frames]
+        work += [
+            Work(need=task.need, opening=tier_of(task.priority) < Tier.ANALYZE, frames=task.frames)
+            for task in tasks
+        ]
         found = predicted(work, await self._store.costs(), slots, unplanned)
         if found is not None:
             await self._store.predict(job.job_id, now + found[0], now + found[1])
