@@ -67,18 +67,22 @@ class Farm:
 
     async def begin(self, film: Path) -> str:
         """Have the film encoded; the title's name."""
-        info = await self.process.context.objects.put("sources/one", film)
-        source = preprocessor.Source(
-            object_key="sources/one", size_bytes=info.size_bytes, sha256=bytes.fromhex(info.sha256)
-        )
         request = catalog.CreateTitleRequest(title=titles.Title(display_name="One"), request_id=TITLE_REQUEST)
         title = (await self.catalog.CreateTitle(request)).title.name
-        job = api.CreateJobRequest(job_id="one", title=title, owner="users/ann", source=source)
-        await insist(lambda: self.work.CreateJob(job))
+        await self.encode(film, title, "one")
         return title
 
-    async def tasks(self) -> list[jobs.TaskExplanation]:
-        request = api.ExplainJobRequest(name="jobs/one", page_size=1000)
+    async def encode(self, film: Path, title: str, job_id: str) -> None:
+        """Have a job make the film the title's."""
+        info = await self.process.context.objects.put(f"sources/{job_id}", film)
+        source = preprocessor.Source(
+            object_key=f"sources/{job_id}", size_bytes=info.size_bytes, sha256=bytes.fromhex(info.sha256)
+        )
+        job = api.CreateJobRequest(job_id=job_id, title=title, owner="users/ann", source=source)
+        await insist(lambda: self.work.CreateJob(job))
+
+    async def tasks(self, job: str = "jobs/one") -> list[jobs.TaskExplanation]:
+        request = api.ExplainJobRequest(name=job, page_size=1000)
         return list((await insist(lambda: self.work.ExplainJob(request))).tasks)
 
     async def holds(self, worker: str) -> None:
@@ -98,32 +102,33 @@ class Farm:
                 return
             await asyncio.sleep(0.05)
 
-    async def end(self) -> jobs.Job:
+    async def end(self, job: str = "jobs/one") -> jobs.Job:
         """The job at its end, through any break."""
         while True:
             try:
-                async for word in self.work.WatchJob(api.WatchJobRequest(name="jobs/one")):
+                async for word in self.work.WatchJob(api.WatchJobRequest(name=job)):
                     if word.job.HasField("end_time"):
                         return word.job
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.2)
 
-    async def published(self, title: str) -> Digests:
-        """All that can be played; asserts that nothing else is left, and that the title is complete."""
+    async def published(self, title: str, job: str = "") -> Digests:
+        """All that can be played, or was made by the job; asserts that nothing else is left of it."""
         await self.cleared()
-        media = (await self.catalog.GetMedia(catalog.GetMediaRequest(title=title))).media
+        media = (await self.catalog.GetMedia(catalog.GetMediaRequest(title=title, job=job))).media
         found: dict[tuple[str, int], bytes] = {}
         keys: set[str] = set()
         for rendition in media.renditions:
             request = catalog.ListSegmentsRequest(
-                title=title, rendition_id=rendition.rendition_id, page_size=2000
+                title=title, job=job, rendition_id=rendition.rendition_id, page_size=2000
             )
             segments = (await self.catalog.ListSegments(request)).segments
             keys |= {rendition.init_object_key, *(segment.object_key for segment in segments)}
             found |= {(rendition.rendition_id, s.number): s.sha256 for s in segments}
         objects = self.process.context.objects
-        left = {entry.key async for entry in objects.list("media/")}
-        assert {key for key in left if key.endswith((".m4s", ".mp4"))} <= keys
+        prefix = f"media/{title.removeprefix('titles/')}/{job.removeprefix('jobs/')}/" if job else "media/"
+        left = {entry.key async for entry in objects.list(prefix)}
+        assert {key for key in left if key.endswith((".m4s", ".mp4"))} == keys
         return found
 
     async def cleared(self) -> None:
