@@ -26,11 +26,11 @@ from services.encoder.model import VideoCodec, VideoRung
 from services.encoder.package import package_video
 from services.encoder.trial import try_ladder
 from services.preprocessor.ladder import plan_ladder
+from services.scheduler.plan import TRIAL_CRFS
 
 ROUNDS = 2
 #: Bits double for about six points of VMAF: how differences of quality are turned into bits.
 _BITS_PER_VMAF = math.log(2) / 6
-_TRIAL_CRFS = (20.0, 32.0)
 #: The simulated film is this many times as long as all clips together.
 _FILM_TIMES = 40
 
@@ -252,5 +252,5 @@ async def _extras(film: Prepared, rungs: Sequence[VideoRung], result: Measured) 
     encodes = median(result.chunks_s) + median(result.parent_s)
     result.quality_s = max(cpu.all_s - encodes, 0.0)
     cpu = Cpu()
-    await try_ladder(film.path, film.excerpts, film.clock, rungs, _TRIAL_CRFS, film.picture)
+    await try_ladder(film.path, film.excerpts, film.clock, rungs, TRIAL_CRFS, film.picture)
     result.trial_s = cpu.all_s

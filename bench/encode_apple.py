@@ -25,6 +25,7 @@ from services.encoder.model import VideoCodec, VideoRung
 from services.encoder.trial import try_ladder
 from services.preprocessor.ladder import plan_ladder
 from services.preprocessor.model import TrialPoint
+from services.scheduler.plan import TRIAL_CRFS
 
 #: Width, height and mean kbit/s of H.264 (HLS Authoring Specification for Apple Devices, table of 16:9).
 APPLE = (
@@ -40,7 +41,6 @@ APPLE = (
 )
 #: The same specification's limit of the peak over the mean.
 _PEAK = 2
-_TRIAL_CRFS = (20.0, 32.0)
 _STEPS = 1000
 
 
@@ -78,7 +78,7 @@ async def compare(film: Prepared) -> Compared | None:
     if len(apple) < 2:
         return None
     sizes = rungs_of(plan_ladder(film.found.report, ("h264",)))[VideoCodec.H264]
-    trial = await try_ladder(film.path, film.excerpts, film.clock, sizes, _TRIAL_CRFS, film.picture)
+    trial = await try_ladder(film.path, film.excerpts, film.clock, sizes, TRIAL_CRFS, film.picture)
     tried = [
         TrialPoint(
             rendition_id=point.rendition_id,

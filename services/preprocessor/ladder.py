@@ -118,6 +118,8 @@ class _Planned:
     step: _Step
     crf: float
     max_bits: float
+    #: Which of the rungs of its size, the best being 1.
+    number: int = 1
 
     def of(self, codec: str) -> VideoRung:
         """The rung in a codec, as good as it would be in H.264."""
@@ -130,7 +132,7 @@ class _Planned:
             crf = self.step.av1_crf + (self.crf - self.step.h264_crf) * AV1_CRF_SCALE
             most = self.max_bits * self.step.av1_max_bits / self.step.h264_max_bits
         return VideoRung(
-            rendition_id=f"{codec}-{self.name}",
+            rendition_id=f"{codec}-{self.name}" + (f"-{self.number}" if self.number > 1 else ""),
             width=self.width,
             height=self.height,
             crf=round(crf, 1),
@@ -151,12 +153,13 @@ def _tried(fixed: Sequence[_Planned], points: Sequence[TrialPoint]) -> tuple[lis
     """The rungs that trial encodes speak for, and why; none without points."""
     sizes = {f"h264-{one.name}": one for one in fixed}
     chosen = choose_rungs(points, list(sizes))
-    planned = []
+    planned = list[_Planned]()
     for one in chosen:
         size = sizes[one.rendition_id]
         # Twice the mean leaves room for hard scenes; the decoder's buffer holds two seconds of it.
         most = min(max(2 * one.bits_per_second, LEAST_CAP), LARGEST_CAP * size.max_bits)
-        planned.append(replace(size, crf=one.crf, max_bits=most))
+        number = 1 + sum(each.name == size.name for each in planned)
+        planned.append(replace(size, crf=one.crf, max_bits=most, number=number))
     return planned, in_words(chosen, list(sizes))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 from services.preprocessor.model import TrialPoint
 
@@ -15,10 +15,14 @@ TARGETS = (95.0, 89.0, 81.0, 71.0, 58.0)
 MISS = 0.5
 #: A rung with more than this share of the bits of the one above it gains nothing.
 MOST_SHARE = 0.75
+#: So many rungs may have the same size: what is best in bits could be the largest size for all of them, and
+#: to encode that costs the most.
+MOST_OF_A_SIZE = 2
 #: What the lowest rung should do with, for slow links.
 LOWEST_BITS = 400_000
-#: Quality is not chosen outside of these, where the measured lines no longer hold.
-BEST_CRF, WORST_CRF = 17.0, 34.0
+#: No worse quality than this is chosen, where the measured curves no longer hold; and no better one than was
+#: tried: small sizes stop gaining there.
+WORST_CRF = 34.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,85 +36,89 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One size: VMAF and the logarithm of the bits fall evenly with the CRF."""
+class _Curve:
+    """One size: from each measured CRF to the next, VMAF and the logarithm of the bits fall evenly."""
 
     rendition_id: str
-    best: TrialPoint
-    worst: TrialPoint
-
-    def vmaf(self, crf: float) -> float:
-        return self._between(crf, self.best.vmaf, self.worst.vmaf)
-
-    def bits(self, crf: float) -> float:
-        ends = math.log(self.best.bits_per_second), math.log(self.worst.bits_per_second)
-        return math.exp(self._between(crf, *ends))
+    #: By CRF, all different.
+    points: Sequence[TrialPoint]
 
     def at_vmaf(self, target: float) -> Chosen:
         """The quality that comes nearest to `target`."""
-        fall = self.best.vmaf - self.worst.vmaf
-        share = (self.best.vmaf - target) / fall if fall > 0 else 1.0
-        crf = self.best.crf + share * (self.worst.crf - self.best.crf)
-        return self.at_crf(round(min(max(crf, BEST_CRF), WORST_CRF), 1))
+        pairs = list(pairwise(self.points))
+        # The first pair that falls to the target, or the last, whose line goes on beyond the end.
+        best, worst = next((pair for pair in pairs if pair[1].vmaf <= target), pairs[-1])
+        fall = best.vmaf - worst.vmaf
+        share = (best.vmaf - target) / fall if fall > 0 else 1.0
+        crf = best.crf + share * (worst.crf - best.crf)
+        return self.at_crf(round(min(max(crf, self.points[0].crf), WORST_CRF), 1))
 
     def at_crf(self, crf: float) -> Chosen:
+        pairs = list(pairwise(self.points))
+        best, worst = next((pair for pair in pairs if crf <= pair[1].crf), pairs[-1])
+        share = (crf - best.crf) / (worst.crf - best.crf)
+        bits = math.log(best.bits_per_second), math.log(worst.bits_per_second)
         return Chosen(
-            rendition_id=self.rendition_id, crf=crf, bits_per_second=self.bits(crf), vmaf=self.vmaf(crf)
+            rendition_id=self.rendition_id,
+            crf=crf,
+            bits_per_second=math.exp(bits[0] + share * (bits[1] - bits[0])),
+            vmaf=best.vmaf + share * (worst.vmaf - best.vmaf),
         )
 
-    def _between(self, crf: float, best: float, worst: float) -> float:
-        return best + (worst - best) * (crf - self.best.crf) / (self.worst.crf - self.best.crf)
 
-
-def _lines(points: Sequence[TrialPoint], sizes: Sequence[str]) -> list[_Line]:
-    lines = []
+def _curves(points: Sequence[TrialPoint], sizes: Sequence[str]) -> list[_Curve]:
+    curves = []
     for size in sizes:
-        own = sorted((p for p in points if p.rendition_id == size), key=lambda point: point.crf)
-        if len(own) >= 2 and own[0].crf < own[-1].crf:
-            lines.append(_Line(size, own[0], own[-1]))
-    return lines
+        own = sorted({p.crf: p for p in points if p.rendition_id == size}.values(), key=lambda p: p.crf)
+        if len(own) >= 2:
+            curves.append(_Curve(size, own))
+    return curves
 
 
-def _ladders(lines: Sequence[_Line]) -> Iterator[tuple[Chosen, ...]]:
-    """Every ladder: each size left out or at one step of quality, smaller ones lower and with fewer bits."""
-    options = [[None, *(line.at_vmaf(target) for target in TARGETS)] for line in lines]
-    for picks in product(*options):
-        rungs = tuple(pick for pick in picks if pick is not None)
-        falls = all(
-            lower.vmaf < upper.vmaf and lower.bits_per_second <= MOST_SHARE * upper.bits_per_second
-            for upper, lower in pairwise(rungs)
-        )
-        if rungs and falls:
-            yield rungs
-
-
-def _cost(rungs: Sequence[Chosen]) -> tuple[float, float]:
-    """How many steps of quality no rung reaches, by how much; then the bits of all steps, each as a ratio.
-
-    A viewer who wants a step gets the cheapest rung that reaches it, or the best there is.
-    """
-    missed, bits = 0.0, 0.0
-    for target in TARGETS:
-        able = [rung for rung in rungs if rung.vmaf >= target - MISS]
-        served = min(able, key=lambda rung: rung.bits_per_second) if able else rungs[0]
-        missed += max(target - MISS - served.vmaf, 0.0)
-        bits += math.log(served.bits_per_second)
-    return round(missed, 6), bits
+def _cheapest(curves: Sequence[_Curve], target: float) -> Chosen | None:
+    """The fewest bits that reach the target, at any size; the best quality there is where none does."""
+    offers = [curve.at_vmaf(target) for curve in curves]
+    able = [offer for offer in offers if offer.vmaf >= target - MISS]
+    if able:
+        return min(able, key=lambda offer: offer.bits_per_second)
+    return max(offers, key=lambda offer: offer.vmaf, default=None)
 
 
 def choose_rungs(points: Sequence[TrialPoint], sizes: Sequence[str]) -> list[Chosen]:
     """The rungs, best first, `sizes` being the ids of all sizes from the largest; empty without points.
 
-    Of all ladders the one that misses least and needs the fewest bits over all steps of quality. When its
-    lowest rung is too much for a slow link, the smallest size is added below.
+    For each step of quality the size that reaches it with the fewest bits, none larger than the one above.
+    When the lowest rung is too much for a slow link, the smallest size is added below.
     """
-    lines = _lines(points, sizes)
-    best = min(_ladders(lines), key=_cost, default=())
-    chosen = list(best)
+    curves = _curves(points, sizes)
+    chosen = list[Chosen]()
+
+    def add(rung: Chosen | None) -> None:
+        last = chosen[-1] if chosen else None
+        falls = last is None or (
+            rung is not None
+            and rung.vmaf < last.vmaf
+            and rung.bits_per_second <= MOST_SHARE * last.bits_per_second
+        )
+        if rung is not None and falls:
+            chosen.append(rung)
+
+    for target in TARGETS:
+        names = [one.rendition_id for one in chosen]
+        largest = sizes.index(names[-1]) if names else 0
+        add(
+            _cheapest(
+                [
+                    curve
+                    for curve in curves
+                    if sizes.index(curve.rendition_id) >= largest
+                    and names.count(curve.rendition_id) < MOST_OF_A_SIZE
+                ],
+                target,
+            )
+        )
     if chosen and chosen[-1].bits_per_second > LOWEST_BITS and chosen[-1].rendition_id != sizes[-1]:
-        lowest = lines[-1].at_vmaf(TARGETS[-1])
-        if lowest.bits_per_second <= MOST_SHARE * chosen[-1].bits_per_second:
-            chosen.append(lowest)
+        add(curves[-1].at_vmaf(TARGETS[-1]))
     return chosen
 
 

@@ -81,8 +81,9 @@ describe("names", () => {
   });
 
   it("tells what a rendition is", () => {
-    expect(["h264-720", "av1-480", "aac-128-eng-0", "opus-96-und-1", "weird"].map(renditionLabel)).toEqual([
+    expect(["h264-720", "h264-720-2", "av1-480", "aac-128-eng-0", "opus-96-und-1", "weird"].map(renditionLabel)).toEqual([
       "H.264 720p",
+      "H.264 720p (2)",
       "AV1 480p",
       "AAC 128 kbit/s, eng",
       "Opus 96 kbit/s",

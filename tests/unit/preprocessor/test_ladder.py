@@ -143,12 +143,18 @@ def test_trial_encodes_choose_rungs_and_quality_for_all_codecs() -> None:
     ]
     made = plan_ladder(report(1280, 720), ("h264", "hevc", "av1"), points)
     h264, hevc, av1 = made.videos
-    assert [rung.rendition_id for rung in h264.rungs] == ["h264-720", "h264-480", "h264-360"]
-    assert [rung.crf for rung in h264.rungs] == [24.0, 29.0, 34.0]
+    names = [rung.rendition_id for rung in h264.rungs]
+    assert names == ["h264-720", "h264-720-2", "h264-480", "h264-480-2"]
+    assert [rung.crf for rung in h264.rungs] == [24.0, 30.0, 29.0, 34.0]
     assert [rung.crf for rung in hevc.rungs] == [rung.crf + 3 for rung in h264.rungs]
     assert [rung.rendition_id for rung in av1.rungs] == ["av1-480"]
     (everywhere,) = plan_ladder(report(1280, 720), ("av1",), points, av1_height=None).videos
-    assert [rung.rendition_id for rung in everywhere.rungs] == ["av1-720", "av1-480", "av1-360"]
+    assert [rung.rendition_id for rung in everywhere.rungs] == [
+        "av1-720",
+        "av1-720-2",
+        "av1-480",
+        "av1-480-2",
+    ]
     assert made.reason.startswith("Chosen by trial encodes: h264-720 for VMAF 95 at ")
 
 

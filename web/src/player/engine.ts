@@ -180,7 +180,9 @@ export class Engine {
     const wanted = this.quality.value.height;
     this.#player.configure({ abr: { enabled: wanted === undefined } });
     if (wanted === undefined) return;
-    const track = this.#player.getVideoTracks().find((track) => track.height === wanted);
+    const tracks = this.#player.getVideoTracks().filter((track) => track.height === wanted);
+    // Of two of one size the better.
+    const [track] = tracks.sort((a, b) => b.bandwidth - a.bandwidth);
     if (track) this.#player.selectVideoTrack(track, clearBuffer, 2);
   }
 
