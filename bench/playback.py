@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import quantiles
 
 from bench.network import enter_own_network
+from bench.playback_click import click
 from bench.playback_crowds import processes, stalled, viewers
 from bench.playback_field import TITLE, Contestant, Field, running
 from bench.playback_leaving import leaving
@@ -113,7 +114,7 @@ def _first_rows(found: Mapping[str, Sequence[float]]) -> list[Row]:
     return rows
 
 
-PARTS: Mapping[str, Callable[[Field, int], Awaitable[list[Row]]]] = {
+_IN_FIELD: Mapping[str, Callable[[Field, int], Awaitable[list[Row]]]] = {
     "cost": _costs,
     "firsts": _firsts,
     "viewers": viewers,
@@ -121,6 +122,7 @@ PARTS: Mapping[str, Callable[[Field, int], Awaitable[list[Row]]]] = {
     "leaving": leaving,
     "processes": processes,
 }
+PARTS = (*_IN_FIELD, "click")
 
 
 def run(rounds: int = ROUNDS, *, parts: Sequence[str] = ()) -> Report:
@@ -135,9 +137,16 @@ def run(rounds: int = ROUNDS, *, parts: Sequence[str] = ()) -> Report:
         reader="Go, two streams on two connections, HTTP/2 stream windows of 4 MiB",
         gateway="envoy.yaml as shipped, one worker a core",
         processes="playback 1, nginx worker 1, Go as it schedules itself",
+        click="Chromium, page at rest in a fresh profile, 30 s of 1280x720, both begin with 720 lines",
     )
+    wanted = parts or PARTS
+    rows, loads = list[Row](), dict[str, object]()
     with tempfile.TemporaryDirectory(prefix="kino-bench-", ignore_cleanup_errors=True) as name:
-        rows, loads = asyncio.run(_measured(Path(name), rounds, parts or list(PARTS)))
+        if in_field := [part for part in wanted if part in _IN_FIELD]:
+            rows, loads = asyncio.run(_measured(Path(name), rounds, in_field))
+        if "click" in wanted:
+            rows += click(Path(name) / "click", rounds)
+            loads["click_load_after"] = round(os.getloadavg()[0], 2)
     return Report(bench="playback", rows=rows, conditions={**stated, **loads})
 
 
@@ -145,7 +154,7 @@ async def _measured(folder: Path, rounds: int, parts: Sequence[str]) -> tuple[li
     rows, loads = list[Row](), dict[str, object]()
     async with running(folder) as field:
         for part in parts:
-            rows += await PARTS[part](field, rounds)
+            rows += await _IN_FIELD[part](field, rounds)
             loads[f"{part}_load_after"] = round(os.getloadavg()[0], 2)
             print(f"{part}: done", file=sys.stderr)
     return rows, loads

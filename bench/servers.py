@@ -151,6 +151,7 @@ http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; root {root};
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5; default_type application/octet-stream;
+  types {{ text/html html; text/javascript js; application/vnd.apple.mpegurl m3u8; }}
   server {{ listen 127.0.0.1:{ports[0]} http2; }}
   server {{ listen 127.0.0.1:{ports[1]} http2; http2_chunk_size 256k; output_buffers 2 2m; }}
   server {{ listen 127.0.0.1:{ports[2]}; }}

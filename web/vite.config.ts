@@ -42,7 +42,7 @@ export default defineConfig({
     outDir: OUT,
     emptyOutDir: true,
     target: "es2022",
-    // Shaka is one file of 400 kB, loaded on the first play.
+    // Shaka is one file of 400 kB, loaded when a film is looked at.
     chunkSizeWarningLimit: 600,
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },

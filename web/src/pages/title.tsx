@@ -131,10 +131,15 @@ function Stage({ shown: { title, view }, onPlay }: { shown: Shown; onPlay: (from
   const at = seconds(view?.position);
   const total = seconds(title.duration ?? view?.titleDuration);
   const begun = at > 0 && total > 0 && at < total - Math.min(30, total * 0.05);
+  const playable = isReady(title.state) && mayWatch(title);
+  useEffect(() => {
+    // Half a second between the click and the first frame; what fails here is tried again then.
+    if (playable) void loadPlayer().catch(() => undefined);
+  }, [playable]);
   return (
     <div class="stage">
       <Art name={title.name} displayName={title.displayName} artwork={title.artwork} large />
-      {isReady(title.state) && mayWatch(title) && (
+      {playable && (
         <div class="stage-actions">
           <button type="button" class="button primary big" onClick={() => onPlay(undefined)}>
             <Icon name="play" /> {begun ? `Resume at ${clock(at)}` : "Play"}
@@ -151,12 +156,16 @@ function Stage({ shown: { title, view }, onPlay }: { shown: Shown; onPlay: (from
   );
 }
 
-/** The player with its engine comes over the wire only when somebody watches. */
+let loaded: ComponentType<PlayerProps> | undefined;
+
+const loadPlayer = async (): Promise<ComponentType<PlayerProps>> => (loaded ??= (await import("../player/player")).Player);
+
+/** The player with its engine comes over the wire when a film is looked at, and is there when somebody watches. */
 function LazyPlayer(props: PlayerProps) {
-  const [player, setPlayer] = useState<{ View: ComponentType<PlayerProps> } | undefined>(undefined);
+  const [player, setPlayer] = useState(loaded && { View: loaded });
   const [error, setError] = useState<unknown>(undefined);
   useEffect(() => {
-    import("../player/player").then(({ Player }) => setPlayer({ View: Player }), () => setError("The player could not be loaded. Reload the page."));
+    if (!player) loadPlayer().then((View) => setPlayer({ View }), () => setError("The player could not be loaded. Reload the page."));
   }, []);
   if (error) return <ErrorNote error={error} />;
   return player ? <player.View {...props} /> : <div class="player"><span class="spinner large" role="status" aria-label="Loading the player" /></div>;
