@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-#: Fixed cuts of a segment: each is one cached message. Larger gains nothing in the whole, and a viewer who
-#: stalls keeps one.
+#: Fixed cuts of a segment: each is one cached message, or some small ones. Larger gains nothing in the whole,
+#: and a viewer who stalls keeps one.
 CUT_BYTES = 1 << 20
 #: First message of a stream: soon on the screen.
 FIRST_BYTES = 64 << 10
-#: Messages until a stream has shown its speed, and those of one that stalls.
+#: Messages until a stream has shown its speed, and those of one that is slow; a part of a cut.
 SMALL_BYTES = 256 << 10
 #: A segment that memory has dropped is read again in whole blocks of this size.
 BLOCK_BYTES = SMALL_BYTES
@@ -110,35 +110,51 @@ class Piece:
 
 
 class Chunks:
-    """One segment (or init segment) ready to be sent."""
+    """One segment (or init segment) ready to be sent.
+
+    Each cut is kept as one message or as small ones, as it was last asked for: all who watch at the film's
+    pace share the small ones, all who take what there is the large one, and memory holds every byte once.
+    """
 
     def __init__(self, track: Track, number: int, data: bytes) -> None:
         """`number` is -1 for an init segment."""
         self.size_bytes = len(data)
         self.outline = Outline(track=track, number=number, size_bytes=len(data), marks=_marks(data))
         view = memoryview(data)
-        self._messages = [
-            self.outline.message(start, [view[start : start + CUT_BYTES]])
+        self._cuts = [
+            [self.outline.message(start, [view[start : start + CUT_BYTES]])]
             for start in range(0, max(len(data), 1), CUT_BYTES)
         ]
-
-    @property
-    def memory_bytes(self) -> int:
-        """What it takes in memory."""
-        return sum(len(message.wire) for message in self._messages)
+        #: What it takes in memory, but for the few bytes before each small message.
+        self.memory_bytes = sum(len(message.wire) for (message,) in self._cuts)
 
     def message(self, start: int, end: int) -> bytes:
-        """The message with the bytes `start` ≤ i < `end`: the one that all share when it is a whole cut."""
-        if start % CUT_BYTES == 0 and end == min(start + CUT_BYTES, self.size_bytes):
-            return self._messages[start // CUT_BYTES].wire
+        """The message with the bytes `start` ≤ i < `end`: a shared one where they are a cut or its part."""
+        size = CUT_BYTES if start % CUT_BYTES == 0 and end - start > SMALL_BYTES else SMALL_BYTES
+        if start % size == 0 and end == min(start + size, self.size_bytes):
+            return self._shared(start, size)
         return self.outline.message(start, list(self.views(start, end))).wire
 
+    def _shared(self, start: int, size_bytes: int) -> bytes:
+        index, inside = divmod(start, CUT_BYTES)
+        first = index * CUT_BYTES
+        end = min(first + CUT_BYTES, self.size_bytes)
+        starts = range(first, max(end, first + 1), size_bytes)  # an empty object has one message too
+        if len(self._cuts[index]) != len(starts):
+            self._cuts[index] = [
+                self.outline.message(at, list(self.views(at, min(at + size_bytes, end)))) for at in starts
+            ]
+        return self._cuts[index][inside // size_bytes].wire
+
     def views(self, start: int, end: int) -> Iterator[memoryview]:
-        """The same bytes bare, in as many pieces as cuts hold them, without a copy."""
+        """The same bytes bare, in as many pieces as messages hold them, without a copy."""
         while start < end:
             index, inside = divmod(start, CUT_BYTES)
-            message = self._messages[index]
-            stop = min(end, (index + 1) * CUT_BYTES)
+            messages = self._cuts[index]
+            size_bytes = CUT_BYTES if len(messages) == 1 else SMALL_BYTES
+            part, inside = divmod(inside, size_bytes)
+            stop = min(end, start - inside + size_bytes)
+            message = messages[part]
             at = message.payload_at + inside
             yield memoryview(message.wire)[at : at + stop - start]
             start = stop

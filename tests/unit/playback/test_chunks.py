@@ -53,6 +53,25 @@ def test_whole_cuts_are_the_same_object_for_everybody() -> None:
     assert CHUNKS.message(0, 10) is not CHUNKS.message(0, 10)
 
 
+def test_parts_of_a_cut_are_the_same_object_for_everybody_too() -> None:
+    parts = [(start, min(start + SMALL_BYTES, len(DATA))) for start in range(0, len(DATA), SMALL_BYTES)]
+    assert all(CHUNKS.message(*part) is CHUNKS.message(*part) for part in parts)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(DATA) // SMALL_BYTES), st.booleans()), max_size=8))
+def test_however_cuts_were_asked_for_before_the_bytes_are_those_of_the_object(
+    asked: list[tuple[int, bool]],
+) -> None:
+    chunks = Chunks(Track.AUDIO, 12, DATA)
+    for number, large in asked:
+        start, size = number * SMALL_BYTES, CUT_BYTES if large else SMALL_BYTES
+        start -= start % size
+        end = min(start + size, len(DATA))
+        assert chunks.message(start, end) == chunks.outline.message(start, [memoryview(DATA)[start:end]]).wire
+        assert chunks.data() == DATA
+        assert b"".join(chunks.views(start + 1, len(DATA) - 1)) == DATA[start + 1 : -1]
+
+
 @given(st.integers(0, len(DATA)), st.integers(0, len(DATA)))
 def test_views_are_the_bytes_of_the_object(a: int, b: int) -> None:
     start, end = sorted((a, b))
