@@ -14,6 +14,7 @@ from cli.client import Kino, Patience, connect
 from cli.commands.verify import verify
 from cli.main import State, run
 from cli.output import Output, as_dict
+from kino.preprocessor.v1.resources_pb2 import Treatment
 from kino.scheduler.v1 import resources_pb2, scheduler_pb2, scheduler_pb2_grpc
 from services.runtime.errors import FailedPrecondition
 
@@ -84,6 +85,9 @@ async def watch_job(kino: Kino, name: str, output: Output) -> Job:
             _show(progress, bars, last)
             if last.HasField("playable_time") and not playable_before:
                 output.say(f"Playable now: {last.title}")
+    for step in last.report.steps:
+        if step.kind == Treatment.KIND_DROP_TRACK:
+            output.say(step.reason)
     return last
 
 

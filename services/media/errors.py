@@ -86,10 +86,17 @@ class SandboxUnavailable(MediaError):
 
 
 class SandboxLimit(MediaError):
-    """The file needs more than the sandbox allows: {limit}."""
+    """The file needs more than the sandbox allows: {limit}. Convert it, and upload the result."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "SANDBOX_LIMIT"
+
+
+class SandboxKilled(MediaError):
+    """Killed from outside, most likely for lack of memory: give the worker more of it, or fewer slots."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "SANDBOX_KILLED"
 
 
 class EncoderStalled(MediaError):

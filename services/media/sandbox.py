@@ -26,7 +26,14 @@ import imageio_ffmpeg
 
 from services.media import child
 from services.media.containers import FORMATS
-from services.media.errors import EncoderFailed, EncoderStalled, MediaError, SandboxLimit, SandboxUnavailable
+from services.media.errors import (
+    EncoderFailed,
+    EncoderStalled,
+    MediaError,
+    SandboxKilled,
+    SandboxLimit,
+    SandboxUnavailable,
+)
 
 #: Flags that go before FFmpeg's `-i`.
 
@@ -51,6 +58,13 @@ STDERR_BYTES = 2000
 PIECE_BYTES = 1 << 16
 #: FFmpeg ends in good order at the signal that its processor time is used up, and tells none from another.
 FFMPEG_SIGNALLED = 255
+#: What a program says that was refused memory: FFmpeg, Python, C++, the loader.
+NO_MEMORY = ("Cannot allocate memory", "MemoryError", "bad_alloc", "failed to map segment")
+#: How a program ends that was refused memory and did not look, where it had taken so much of what it may.
+CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS)
+NEARLY_ALL = 0.75
+#: How often it is looked how much a child has taken.
+LOOK_S = 0.1
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 GIB = 1 << 30
@@ -163,6 +177,11 @@ async def _spawn(command: Command, source_fd: int | None) -> asyncio.subprocess.
     )
 
 
+def _taken_bytes(pid: int) -> int:
+    """The address space of a process. Raises `OSError` or `IndexError` when it is gone."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def capabilities() -> Capabilities:
     """Tries on a child what this machine can enforce."""
     # Landlock is shown by a file that is refused, so the interpreter itself stays readable.
@@ -210,6 +229,7 @@ class Running:
         self._stderr = _Stderr()
         self._process: asyncio.subprocess.Process | None = None
         self._began = 0.0
+        self._most_bytes = 0
 
     async def __aenter__(self) -> Running:
         source = self._command.source
@@ -238,6 +258,7 @@ class Running:
         assert process.stdout is not None
         assert process.stderr is not None
         errors = asyncio.ensure_future(self._stderr.follow(process.stderr))
+        looks = asyncio.ensure_future(self._look(process.pid))
         try:
             async with asyncio.timeout(limits.wall_s):
                 await self._follow(process.stdout)
@@ -247,6 +268,7 @@ class Running:
             raise SandboxLimit(limit=f"{limits.wall_s:g} s of time", stderr=self._said()) from None
         finally:
             errors.cancel()
+            looks.cancel()
         if code:
             raise self._failure(code)
 
@@ -271,6 +293,13 @@ class Running:
             if self._feed(piece):
                 last_progress = clock.time()
 
+    async def _look(self, pid: int) -> None:
+        """Keeps in mind how much address space the child has taken: one that is gone tells no more."""
+        with contextlib.suppress(OSError, IndexError):
+            while True:
+                self._most_bytes = max(self._most_bytes, _taken_bytes(pid))
+                await asyncio.sleep(LOOK_S)
+
     def _may_have_used(self, cpu_s: int) -> bool:
         """Whether all cores together had the time for it."""
         passed_s = asyncio.get_running_loop().time() - self._began
@@ -281,12 +310,16 @@ class Running:
         limits = self._command.limits
         if code == child.REFUSED:
             return SandboxUnavailable(problem=said or "the child refused to start")
-        if code == -signal.SIGXCPU or (code == FFMPEG_SIGNALLED and self._may_have_used(limits.cpu_s)):
+        used_up = code in (FFMPEG_SIGNALLED, -signal.SIGKILL) and self._may_have_used(limits.cpu_s)
+        if code == -signal.SIGXCPU or used_up:
             return SandboxLimit(limit=f"{limits.cpu_s} s of processor time", stderr=said)
         if code == -signal.SIGXFSZ or "File too large" in said:
             return SandboxLimit(limit=f"{limits.file_bytes} bytes in one file", stderr=said)
-        if "Cannot allocate memory" in said or "MemoryError" in said or "bad_alloc" in said:
+        crowded = code in CRASHES and self._most_bytes >= NEARLY_ALL * limits.memory_bytes
+        if crowded or any(words in said for words in NO_MEMORY):
             return SandboxLimit(limit=f"{limits.memory_bytes} bytes of memory", stderr=said)
+        if code == -signal.SIGKILL:
+            return SandboxKilled(stderr=said)
         return EncoderFailed(exit_code=code, stderr=said)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.media import sandbox
-from services.media.errors import EncoderFailed, EncoderStalled, SandboxLimit, SourceChanged
+from services.media.errors import EncoderFailed, EncoderStalled, MediaError, SandboxLimit, SourceChanged
 from services.media.pictures import PictureFormat
 from services.media.scratch import Scratch
 from services.media.time import NS_PER_SECOND
 from services.preprocessor import webvtt
-from services.preprocessor.model import SourceReport, SourceText, SourceVideo
+from services.preprocessor.model import SourceReport, SourceText, SourceVideo, Treatment, TreatmentKind
+from services.preprocessor.treatments import MOST_TEXTS
 from services.runtime.logs import logger
 
 _log = logger("preprocessor")
@@ -24,7 +25,6 @@ EXTRACT_LIMITS = sandbox.Limits(file_bytes=32 << 20, stall_s=110)
 TILE_WIDTH, COLUMNS, ROWS = 160, 10, 10
 #: About so many tiles, however long the title.
 MOST_TILES = 600
-MOST_TEXTS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,8 @@ class Extracted:
     board: Board
     sheets: tuple[bytes, ...]
     texts: tuple[TextFile, ...]
+    #: Text tracks that turned out not to be had.
+    left_out: tuple[Treatment, ...]
     commands: tuple[str, ...]
 
 
@@ -139,7 +141,9 @@ async def _run(source: Path, argv: list[str], folder: Path) -> str:
     return command.shell()
 
 
-async def _texts(source: Path, texts: Sequence[SourceText], folder: Path) -> list[str]:
+async def _texts(
+    source: Path, texts: Sequence[SourceText], folder: Path, left_out: list[Treatment]
+) -> list[str]:
     """All tracks in one reading; where one of them spoils it each alone, and that one is left out."""
     if not texts:
         return []
@@ -149,8 +153,20 @@ async def _texts(source: Path, texts: Sequence[SourceText], folder: Path) -> lis
         if len(texts) == 1:
             (folder / f"{texts[0].stream_index}.vtt").unlink(missing_ok=True)
             _log.warning("text track left out", stream=texts[0].stream_index, reason=error.reason)
+            left_out.append(_left_out(texts[0], error))
             return []
-    return [command for text in texts for command in await _texts(source, [text], folder)]
+    return [command for text in texts for command in await _texts(source, [text], folder, left_out)]
+
+
+def _left_out(text: SourceText, error: MediaError) -> Treatment:
+    """Why a track is missing, in words for whoever uploaded it."""
+    why = {
+        EncoderFailed.reason: f"it is damaged, or no text that FFmpeg reads as {text.codec}",
+        EncoderStalled.reason: f"reading it stood still for {EXTRACT_LIMITS.stall_s:g} s",
+        SandboxLimit.reason: f"it needs more than {error.details.get('limit', 'is allowed')}",
+    }[error.reason]
+    reason = f"Text track {text.stream_index} ({text.language}) is left out: {why}."
+    return Treatment(kind=TreatmentKind.DROP_TRACK, reason=reason, stream_index=text.stream_index)
 
 
 def _text_file(folder: Path, number: int, text: SourceText, report: SourceReport) -> TextFile | None:
@@ -174,20 +190,20 @@ async def extract(source: Path, report: SourceReport, scratch: Scratch | None = 
     most = (board.sheet_count + len(texts)) * EXTRACT_LIMITS.file_bytes
     async with (scratch or Scratch()).folder("extract", most) as folder:
         commands = [await _run(source, board_command(report, board), folder)]
-        commands += await _texts(source, texts, folder)
-        return await asyncio.to_thread(_read, folder, report, board, texts, commands)
+        left_out: list[Treatment] = []
+        commands += await _texts(source, texts, folder, left_out)
+        sheets, files = await asyncio.to_thread(_read, folder, report, board, texts)
+        return Extracted(
+            board=board, sheets=sheets, texts=files, left_out=tuple(left_out), commands=tuple(commands)
+        )
 
 
 def _read(
-    folder: Path, report: SourceReport, board: Board, texts: Sequence[SourceText], commands: Sequence[str]
-) -> Extracted:
+    folder: Path, report: SourceReport, board: Board, texts: Sequence[SourceText]
+) -> tuple[tuple[bytes, ...], tuple[TextFile, ...]]:
+    """The sheets and the text tracks that were written. Raises `SourceChanged`."""
     sheets = [folder / f"{number}.jpg" for number in range(board.sheet_count)]
     if not all(sheet.exists() for sheet in sheets):
         raise SourceChanged(problem=f"it gives fewer than {board.sheet_count} sheets of small pictures")
     files = [_text_file(folder, number, text, report) for number, text in enumerate(texts)]
-    return Extracted(
-        board=board,
-        sheets=tuple(sheet.read_bytes() for sheet in sheets),
-        texts=tuple(file for file in files if file is not None),
-        commands=tuple(commands),
-    )
+    return tuple(sheet.read_bytes() for sheet in sheets), tuple(file for file in files if file is not None)

@@ -261,7 +261,7 @@ async def inspect(path: Path) -> SourceReport:
         duration_ns=facts["duration_us"] * 1000,
         video=video,
         audios=audios,
-        treatments=treatments(video, audios, drawn, None),
+        treatments=treatments(video, audios, texts, drawn, None),
         texts=tuple(texts),
     )
 
@@ -299,7 +299,7 @@ def _probe(facts: dict[str, Any]) -> Probe:
         duration_ns=duration_ns,
         video=video,
         audios=audios,
-        treatments=treatments(video, audios, drawn, lengths),
+        treatments=treatments(video, audios, texts, drawn, lengths),
         texts=tuple(texts),
         chapters=_chapters(facts, duration_ns),
     )

@@ -2,6 +2,7 @@
 
 A program of its own, run by `probe` inside the sandbox with the source as descriptor 3. It prints one JSON
 object: the facts, or `{"refused": REASON, "problem": …}`. It decides nothing but what only a demuxer can see.
+That there is no memory says nothing of the source: it ends the program, and the sandbox tells.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def _open(source_fd: int, formats: str) -> InputContainer:
     options = {"format_whitelist": formats, "protocol_whitelist": "fd"}
     try:
         return av.open(file, mode="r", options=options)
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError):
         raise Refused("SOURCE_NOT_MEDIA", "it is none of the containers that are read") from None
 
@@ -130,6 +133,8 @@ def _check_end(container: InputContainer, stream: VideoStream, frames: list[Show
             interlaced = interlaced or frame.interlaced_frame
             if frame.pts is not None:
                 last = frame.pts if last is None else max(last, frame.pts)
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
         raise Refused("SOURCE_TRUNCATED", f"its end does not decode ({error})") from None
     expected = frames[-1].pts
@@ -156,6 +161,8 @@ def _head(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
             dolby = dolby or any(one in frame.side_data for one in DOLBY_DATA)
             if number >= HEAD_FRAMES:
                 break
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
         raise Refused("SOURCE_UNSUPPORTED", f"its pictures do not decode ({error})") from None
     if first is None:

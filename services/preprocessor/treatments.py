@@ -14,6 +14,8 @@ from services.preprocessor.model import SourceAudio, SourceText, SourceVideo, Tr
 PLAIN_SAMPLES = frozenset({"yuv420p", "yuvj420p", "nv12"})
 #: Distances of key frames from which decoding to a chunk costs more than the chunk.
 FAR_KEYS_SECONDS = 20
+#: More text tracks than any film has.
+MOST_TEXTS = 32
 #: Differences between the ends of picture and sound that nobody hears.
 UNHEARD_SECONDS = Fraction(1, 10)
 HDR_NAMES = {16: "PQ", 18: "HLG"}
@@ -114,7 +116,11 @@ def _sound(audio: SourceAudio, lengths: Lengths | None) -> Iterator[Treatment]:
 
 
 def treatments(
-    video: SourceVideo, audios: Sequence[SourceAudio], drawn: Sequence[SourceText], lengths: Lengths | None
+    video: SourceVideo,
+    audios: Sequence[SourceAudio],
+    texts: Sequence[SourceText],
+    drawn: Sequence[SourceText],
+    lengths: Lengths | None,
 ) -> tuple[Treatment, ...]:
     """All that is done to a source, in the order in which it is done.
 
@@ -126,6 +132,9 @@ def treatments(
     for audio in audios[MOST_AUDIOS:]:
         reason = f"Sound track {audio.stream_index} is left out: {MOST_AUDIOS} are made at most."
         said.append(Treatment(kind=TreatmentKind.DROP_TRACK, reason=reason, stream_index=audio.stream_index))
+    for text in texts[MOST_TEXTS:]:
+        reason = f"Text track {text.stream_index} is left out: {MOST_TEXTS} are made at most."
+        said.append(Treatment(kind=TreatmentKind.DROP_TRACK, reason=reason, stream_index=text.stream_index))
     for text in drawn:
         reason = f"Text track {text.stream_index} is left out: {text.codec or 'it'} holds pictures of text."
         said.append(Treatment(kind=TreatmentKind.DROP_TRACK, reason=reason, stream_index=text.stream_index))

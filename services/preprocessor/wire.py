@@ -92,7 +92,7 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
             for audio in report.audios
         ],
         treatments=[one.reason for one in report.treatments],
-        steps=[_treatment_message(one) for one in report.treatments],
+        steps=[treatment_message(one) for one in report.treatments],
         texts=[
             preprocessor.SourceText(
                 stream_index=text.stream_index,
@@ -216,7 +216,8 @@ def extras_message(
     )
 
 
-def _treatment_message(treatment: Treatment) -> preprocessor.Treatment:
+def treatment_message(treatment: Treatment) -> preprocessor.Treatment:
+    """Something that is done to a source."""
     kind = preprocessor.Treatment.Kind.Value(f"KIND_{treatment.kind.name}")
     return preprocessor.Treatment(kind=kind, reason=treatment.reason, stream_index=treatment.stream_index)
 

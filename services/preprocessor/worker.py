@@ -75,7 +75,9 @@ class LookTasks:
             await self._store(f"{prefix}/{text.track_id}-{task.fence}.vtt", text.data) for text in found.texts
         ]
         return preprocessor.ExtractResult(
-            extras=wire.extras_message(report, found, sheets, texts), command="\n".join(found.commands)
+            extras=wire.extras_message(report, found, sheets, texts),
+            command="\n".join(found.commands),
+            left_out=map(wire.treatment_message, found.left_out),
         )
 
     async def _store(self, key: str, data: bytes) -> StoredFile:

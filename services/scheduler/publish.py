@@ -144,8 +144,9 @@ class SegmentPublisher:
     async def _publish_result(self, job: Job, task: Task) -> bool:
         """Publish what a task made. False when the job ended before."""
         if task.kind is TaskKind.EXTRACT:
-            extras = preprocessor.ExtractResult.FromString(task.result).extras
-            request = catalog.PublishExtrasRequest(title=job.title, job=job.name, extras=extras)
+            result = preprocessor.ExtractResult.FromString(task.result)
+            await self._note_left_out(job, result.left_out)
+            request = catalog.PublishExtrasRequest(title=job.title, job=job.name, extras=result.extras)
             alive = partial(self._alive, job.job_id)
             return await patiently(partial(self._catalog.PublishExtras, request), alive) is not None
         if task.kind is TaskKind.ENCODE_VIDEO:
@@ -153,6 +154,15 @@ class SegmentPublisher:
         else:
             renditions = [encoder.EncodeAudioResult.FromString(task.result).rendition]
         return all([await self._publish(job, rendition) for rendition in renditions])
+
+    async def _note_left_out(self, job: Job, left_out: Sequence[preprocessor.Treatment]) -> None:
+        """Add to the job's report the tracks that turned out not to be had, once."""
+        probe = preprocessor.ProbeResult.FromString(job.probe)
+        new = [one for one in left_out if one not in probe.report.steps]
+        if new:
+            probe.report.steps.extend(new)
+            probe.report.treatments.extend(one.reason for one in new)
+            await self._store.set_probe(job.job_id, probe.SerializeToString(), job.ladder, job.frame_count)
 
     async def _publish(self, job: Job, rendition: encoder.EncodedRendition) -> bool:
         """Publish segments. False when the job ended before. Raises `KinoError` when they are refused."""

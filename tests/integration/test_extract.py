@@ -11,7 +11,7 @@ import pytest
 
 from services.media.testfilm import FilmSpec, Plane, make_film, read_frame_number
 from services.preprocessor.extract import COLUMNS, ROWS, Extracted, extract
-from services.preprocessor.model import Probe
+from services.preprocessor.model import Probe, TreatmentKind
 from services.preprocessor.probe import probe
 from services.preprocessor.webvtt import Cue, parse
 from tests.support.encoding import transform
@@ -88,6 +88,10 @@ def test_a_text_track_of_absurd_size_is_left_out_and_the_film_is_not(film: Path,
     inputs = ["-i", str(tmp_path / "huge.srt"), "-map", "0:v", "-map", "1", "-c", "copy"]
     _, found = taken(transform(film, tmp_path / "film.mkv", [], inputs))
     assert found.texts == ()
+    assert [(one.kind, one.stream_index) for one in found.left_out] == [(TreatmentKind.DROP_TRACK, 1)]
+    assert found.left_out[0].reason == (
+        "Text track 1 (und) is left out: it needs more than 33554432 bytes in one file."
+    )
     assert len(found.sheets) == found.board.sheet_count
 
 

@@ -30,6 +30,10 @@ from services.runtime.objects import ObjectStore
 FPS = 25
 CHUNK_FRAMES = 5 * FPS
 WINDOW_CHUNKS = 4
+#: A text track that can't be had, as it turns out.
+LEFT_OUT = source.Treatment(
+    kind=source.Treatment.KIND_DROP_TRACK, reason="Text track 2 is left out: it is damaged.", stream_index=2
+)
 
 
 class Catalog(catalog_grpc.CatalogServiceServicer):
@@ -345,7 +349,7 @@ class Worker:
         key = f"{task.extract.output_prefix}/extras/vtt-eng-0-{task.fence}.vtt"
         await self.objects.put(key, b"WEBVTT\n")
         track = media.TextTrack(track_id="vtt-eng-0", object_key=key, size_bytes=7, sha256=bytes(32))
-        return source.ExtractResult(extras=media.Extras(text_tracks=[track]))
+        return source.ExtractResult(extras=media.Extras(text_tracks=[track]), left_out=[LEFT_OUT])
 
     def _analysed(self, spec: source.AnalyzeTask) -> source.AnalyzeResult:
         assert sum(run.count for run in spec.timeline.frame_runs) == self.seconds * FPS

@@ -23,6 +23,7 @@ from services.scheduler.bootstrap import build
 from services.scheduler.store_sql import SqlStore
 from tests.engines.postgres import Postgres
 from tests.integration.scheduler.fakes import (
+    LEFT_OUT,
     Catalog,
     Preprocessor,
     Refused,
@@ -177,6 +178,8 @@ async def test_a_job_publishes_every_segment_of_every_rendition_once(place: Plac
         ]
         assert job.HasField("playable_time")
         assert job.report.container == "mov"
+        assert list(job.report.steps) == [LEFT_OUT]
+        assert list(job.report.treatments) == [LEFT_OUT.reason]
         assert worker.most_at_once <= 2
         timeline = w.catalog.media[TITLE].timeline
         assert (list(timeline.segment_start_ticks), timeline.planned) == (list(range(0, 1000, 125)), True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.media import sandbox
-from services.media.errors import EncoderFailed, EncoderStalled, SandboxLimit
+from services.media.errors import EncoderFailed, EncoderStalled, SandboxKilled, SandboxLimit
 from services.media.sandbox import Command, Limits
 
 INTERPRETER = [Path(sys.prefix), Path(sys.base_prefix)]
@@ -78,6 +79,12 @@ async def test_a_child_writes_only_into_its_scratch_folder(tmp_path: Path) -> No
     ("code", "limits", "word"),
     [
         ("x=bytearray(1<<30)", {"memory_bytes": 1 << 28}, "memory"),
+        # As a library ends that doesn't look whether it got any.
+        (
+            "import os,time;x=bytearray(220<<20);time.sleep(0.5);os.abort()",
+            {"memory_bytes": 1 << 28},
+            "memory",
+        ),
         ("while True: pass", {"cpu_s": 1}, "processor"),
         ("open('big','wb').write(bytes(1<<20))", {"file_bytes": 1 << 16}, "in one file"),
         ("print('x'*100_000)", {"output_bytes": 1000}, "output"),
@@ -90,6 +97,21 @@ async def test_what_a_child_may_take_is_limited(
     with pytest.raises(SandboxLimit) as caught:
         await said(code, scratch=tmp_path, **limits)
     assert word in str(caught.value.details["limit"])
+
+
+async def test_a_crash_that_lacked_no_memory_is_no_limit() -> None:
+    with pytest.raises(EncoderFailed):
+        await said("import os,time;time.sleep(0.5);os.abort()")
+
+
+async def test_a_child_killed_from_outside_is_told_from_one_that_failed() -> None:
+    def feed(piece: bytes) -> bool:
+        os.kill(int(piece), signal.SIGKILL)
+        return True
+
+    code = "import os,time;print(os.getpid(),flush=True);time.sleep(60)"
+    with pytest.raises(SandboxKilled, match="fewer slots"):
+        await sandbox.run(python(code), feed)
 
 
 async def test_a_child_without_progress_is_ended() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from services.preprocessor.model import SourceAudio, SourceText, SourceVideo, TreatmentKind
@@ -33,27 +34,29 @@ def lengths(start: Fraction, end: Fraction) -> Lengths:
 
 
 def test_an_ordinary_source_is_left_as_it_is() -> None:
-    assert treatments(VIDEO, [SOUND], [], lengths(Fraction(0), Fraction(4))) == ()
+    assert treatments(VIDEO, [SOUND], [], [], lengths(Fraction(0), Fraction(4))) == ()
 
 
 def test_what_nobody_hears_is_not_mended() -> None:
     close = lengths(Fraction(-1, 20), Fraction(81, 20))
-    assert treatments(VIDEO, [SOUND], [], close) == ()
+    assert treatments(VIDEO, [SOUND], [], [], close) == ()
     assert close.picture_hold == 0
 
 
 def test_sound_is_padded_cut_or_held_for_as_it_lies_to_the_picture() -> None:
-    late_and_long = treatments(VIDEO, [SOUND], [], lengths(Fraction(1), Fraction(6)))
-    early_and_short = treatments(VIDEO, [SOUND], [], lengths(Fraction(-1), Fraction(3)))
+    late_and_long = treatments(VIDEO, [SOUND], [], [], lengths(Fraction(1), Fraction(6)))
+    early_and_short = treatments(VIDEO, [SOUND], [], [], lengths(Fraction(-1), Fraction(3)))
     assert [one.kind for one in late_and_long] == [TreatmentKind.EXTEND_PICTURE, TreatmentKind.PAD_SOUND]
     assert [one.kind for one in early_and_short] == [TreatmentKind.CUT_SOUND, TreatmentKind.PAD_SOUND]
 
 
 def test_tracks_that_are_left_out_are_named() -> None:
     drawn = SourceText(stream_index=3, codec="pgssub", language="eng", label="", default=False, forced=False)
-    said = treatments(VIDEO, [SOUND] * 9, [drawn], None)
+    said = treatments(VIDEO, [SOUND] * 9, [replace(drawn, codec="ass")] * 33, [drawn], None)
     assert [(one.kind, one.stream_index) for one in said] == [
         (TreatmentKind.DROP_TRACK, 1),
         (TreatmentKind.DROP_TRACK, 3),
+        (TreatmentKind.DROP_TRACK, 3),
     ]
-    assert said[1].reason == "Text track 3 is left out: pgssub holds pictures of text."
+    assert said[1].reason == "Text track 3 is left out: 32 are made at most."
+    assert said[2].reason == "Text track 3 is left out: pgssub holds pictures of text."

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { Code } from "@connectrpc/connect";
+import { Treatment_Kind } from "kino-stubs/kino/preprocessor/v1/resources_pb.js";
 import { TaskExplanation_State, type Attempt, type Job, type TaskExplanation } from "kino-stubs/kino/scheduler/v1/resources_pb.js";
 import { api } from "../api/clients";
 import { isCode, sentenceOfStatus } from "../api/errors";
@@ -95,6 +96,8 @@ export function JobPage({ id }: { id: string }) {
 function JobFacts({ job }: { job: Job }) {
   const { report } = job;
   const video = report?.video;
+  // Tracks that are left out stand with the progress.
+  const steps = report?.steps.filter((step) => step.kind !== Treatment_Kind.DROP_TRACK) ?? [];
   const rate = video?.frameRate ? Number(video.frameRate.numerator) / Number(video.frameRate.denominator) : 0;
   const facts: [string, string][] = [
     ["Begun", dateTime(job.createTime)],
@@ -115,10 +118,10 @@ function JobFacts({ job }: { job: Job }) {
           </div>
         ))}
       </dl>
-      {report?.treatments.length ? (
+      {steps.length ? (
         <ul class="plain-list">
-          {report.treatments.map((text) => (
-            <li key={text}>{text}</li>
+          {steps.map((step) => (
+            <li key={step.reason}>{step.reason}</li>
           ))}
         </ul>
       ) : null}

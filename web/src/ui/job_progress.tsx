@@ -1,4 +1,5 @@
 import { useEffect } from "preact/hooks";
+import { Treatment_Kind } from "kino-stubs/kino/preprocessor/v1/resources_pb.js";
 import { Job_State, type Job } from "kino-stubs/kino/scheduler/v1/resources_pb.js";
 import { sentenceOfStatus } from "../api/errors";
 import { renditionLabel } from "../lib/rendition";
@@ -24,6 +25,7 @@ export const JobBadge = ({ job }: { job: Job }) => {
 /** How far a job is, as a whole and for each rendition; tells screen readers the turns, not each percent. */
 export function JobProgress({ job }: { job: Job }) {
   const playable = job.playableTime !== undefined;
+  const leftOut = job.report?.steps.filter((step) => step.kind === Treatment_Kind.DROP_TRACK) ?? [];
   useEffect(() => announce(STATES[job.state][1]), [job.state]);
   useEffect(() => {
     if (playable) announce("The film can be watched now");
@@ -36,6 +38,11 @@ export function JobProgress({ job }: { job: Job }) {
       </div>
       <Progress value={job.progress} label="Whole film" />
       {job.error && <ErrorNote error={sentenceOfStatus(job.error)} />}
+      {leftOut.map((step) => (
+        <p key={step.reason} class="note">
+          {step.reason}
+        </p>
+      ))}
       {job.renditions.length > 0 && (
         <ul class="renditions">
           {job.renditions.map((one) => (

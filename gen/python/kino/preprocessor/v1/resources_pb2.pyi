@@ -87,7 +87,7 @@ class SourceReport(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Treatment]:
-        """What will be done and why, in the order in which it is done."""
+        """What will be done and why, in the order in which it is done. Tracks that turn out later not to be had are added."""
 
     @_builtins.property
     def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceText]:
@@ -684,21 +684,27 @@ class ExtractResult(_message.Message):
 
     EXTRAS_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     command: _builtins.str
     """The commands that were run, quoted for a shell, one a line."""
     @_builtins.property
     def extras(self) -> _media_pb2.Extras:
         """What was made, and the chapters."""
 
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___Treatment]:
+        """Text tracks that were announced and turned out not to be had, each with the reason. They join the `steps` of the job's report."""
+
     def __init__(
         self,
         *,
         extras: _media_pb2.Extras | None = ...,
         command: _builtins.str = ...,
+        left_out: _abc.Iterable[Global___Treatment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extras", b"extras"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extras", b"extras", "left_out", b"left_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,7 +89,7 @@ export declare type SourceReport = Message<"kino.preprocessor.v1.SourceReport"> 
   treatments: string[];
 
   /**
-   * What will be done and why, in the order in which it is done.
+   * What will be done and why, in the order in which it is done. Tracks that turn out later not to be had are added.
    *
    * @generated from field: repeated kino.preprocessor.v1.Treatment steps = 6;
    */
@@ -852,6 +852,13 @@ export declare type ExtractResult = Message<"kino.preprocessor.v1.ExtractResult"
    * @generated from field: string command = 2;
    */
   command: string;
+
+  /**
+   * Text tracks that were announced and turned out not to be had, each with the reason. They join the `steps` of the job's report.
+   *
+   * @generated from field: repeated kino.preprocessor.v1.Treatment left_out = 3;
+   */
+  leftOut: Treatment[];
 };
 
 /**
