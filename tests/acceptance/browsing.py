@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,15 +127,17 @@ class Visitor:
         gray = base64.b64decode(self.video(GRAY_FRAME))
         return read_frame_number(np.frombuffer(gray, dtype=np.uint8).reshape(180, 320))
 
-    def ask(self, path: str) -> Any:
+    def ask(self, path: str, body: Mapping[str, str] | None = None) -> Any:
         """What the JSON side of the gateway answers to the person who is signed in."""
         return self.page.evaluate(
-            """async path => {
+            """async ([path, body]) => {
               const {accessToken} = JSON.parse(localStorage.getItem('kino.session'));
-              const answer = await fetch(path, {headers: {authorization: `Bearer ${accessToken}`}});
+              const post = body ? {method: 'POST', body: JSON.stringify(body)} : {};
+              const headers = {authorization: `Bearer ${accessToken}`, 'content-type': 'application/json'};
+              const answer = await fetch(path, {headers, ...post});
               return await answer.json();
             }""",
-            path,
+            [path, body],
         )
 
     def nameless_controls(self) -> list[str]:

@@ -256,7 +256,9 @@ def test_without_a_plan_the_player_leads_to_the_plans(arrive: Arrive, stack: Sta
     expect(page.get_by_role("row", name=re.compile("To be paid"))).to_be_visible()
 
 
-def test_a_publisher_uploads_a_film_and_sees_it_encoded(arrive: Arrive, short_film: Path) -> None:
+def test_a_film_that_is_uploaded_is_seen_to_be_encoded_and_a_worker_in_quarantine_readmitted(
+    arrive: Arrive, short_film: Path
+) -> None:
     visitor = arrive(OPERATOR)
     page = visitor.page
     page.get_by_role("link", name="Upload").click()
@@ -269,6 +271,15 @@ def test_a_publisher_uploads_a_film_and_sees_it_encoded(arrive: Arrive, short_fi
     expect(page.locator(".job .badge", has_text="Complete")).to_be_visible(timeout=SLOW_MS)
     page.get_by_role("link", name="Watch").click()
     visitor.wait_for_frames(1)
+
+    worker = visitor.ask("/v1/workers")["workers"][0]["name"]
+    visitor.ask(f"/v1/{worker}:quarantine", {"reason": "It makes other bytes."})
+    visitor.go("/operator/workers")
+    quarantined = page.get_by_text("Gets no tasks until it is readmitted: It makes other bytes.")
+    expect(quarantined).to_be_visible()
+    page.get_by_role("button", name="Readmit").click()
+    expect(quarantined).to_be_hidden()
+    assert "quarantineReason" not in str(visitor.ask("/v1/workers"))
 
 
 def test_a_publisher_replaces_a_film_and_sees_the_newer_one(

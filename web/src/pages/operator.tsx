@@ -4,12 +4,13 @@ import { Role, type User } from "kino-stubs/kino/identity/v1/resources_pb.js";
 import { api } from "../api/clients";
 import { useAct, useLoad, usePages } from "../lib/load";
 import { once } from "../lib/request_id";
-import { date, dateTime, minorUnits } from "../lib/time";
+import { date, minorUnits } from "../lib/time";
 import { idOf } from "../state";
-import { announce, Badge, Dialog, ErrorNote, Field, Heading, Loading, Select } from "../ui/basics";
+import { announce, Dialog, ErrorNote, Field, Heading, Loading, Select } from "../ui/basics";
 import { Invoices, planLimits, priceOf } from "./account";
 import { Edges } from "./edges";
 import { JobList } from "./jobs";
+import { Workers } from "./workers";
 
 const SECTIONS = [
   ["", "Plans"],
@@ -231,35 +232,5 @@ function Payment({ invoice, onClose, onDone }: { invoice: Invoice; onClose: () =
         </button>
       </form>
     </Dialog>
-  );
-}
-
-function Workers() {
-  const { value, error, reload } = useLoad(async (signal) => (await api.scheduler.listWorkers({}, { signal })).workers, []);
-  return (
-    <section aria-labelledby="workers">
-      <div class="section-head">
-        <h2 id="workers">Workers</h2>
-        <button type="button" class="button small" onClick={reload}>
-          Refresh
-        </button>
-      </div>
-      <ErrorNote error={error} retry={reload} />
-      {value?.length === 0 && <p class="hint">No worker was heard of within the last hour. Films wait until one comes.</p>}
-      <ul class="list">
-        {value?.map((worker) => (
-          <li key={worker.name}>
-            <div class="list-main">
-              <strong>{idOf(worker.name)}</strong>
-              <span class="dim">
-                {worker.tasks.length} of {worker.slotCount} slots busy · {worker.capabilities?.coreCount} cores · {worker.capabilities?.ffmpegVersion}
-              </span>
-              <span class="dim">last heard of {dateTime(worker.lastSeenTime)}</span>
-            </div>
-            {worker.connected ? <Badge tone="good">Connected</Badge> : <Badge tone="bad">Gone</Badge>}
-          </li>
-        ))}
-      </ul>
-    </section>
   );
 }
