@@ -12,7 +12,6 @@ import heapq
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from services.encoder.model import VideoCodec, VideoRung
 from services.encoder.package import package_video
 from services.encoder.trial import try_ladder
 from services.preprocessor.ladder import plan_ladder
+from services.runtime.claims import temporary
 from services.scheduler.plan import TRIAL_CRFS
 
 ROUNDS = 2
@@ -72,7 +72,7 @@ class Measured:
 
 def run(rounds: int = ROUNDS, *, parts: Sequence[str] = (), quick: bool = False) -> Report:
     """Measure all clips; `rounds` by turns. Only some `parts`; `quick`: of seconds of each clip."""
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
+    with temporary("bench") as name:
         return asyncio.run(_report(Path(name), rounds, parts or list(PARTS), quick))
 
 

@@ -6,7 +6,6 @@ import asyncio
 import resource
 import shutil
 import subprocess
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from services.preprocessor.analyze import analyze
 from services.preprocessor.model import Ladder, PlannedChunk, Probe
 from services.preprocessor.plan import plan_chunks, plan_windows
 from services.preprocessor.probe import probe
+from services.runtime.claims import temporary
 from tests.engines.process import cache_folder
 from tests.support.encoding import chunk_of, clock_of, format_of, transform
 from tests.support.stack import FOOTAGE
@@ -185,7 +185,7 @@ class Prepared:
         self, rungs: Sequence[VideoRung], streams: Sequence[bytes], shown_at: VideoRung | None = None
     ) -> list[float]:
         """Of the whole film in every rung: each at its own size, or all at that of `shown_at`."""
-        with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
+        with temporary("bench") as name:
             folder, whole = Path(name), self.whole
             for index, stream in enumerate(streams):
                 (folder / f"{index}.part").write_bytes(stream)
@@ -211,7 +211,7 @@ async def prepared(clip: Clip, folder: Path, quick: bool = False) -> Prepared:
 
 async def run_plain(argv: Sequence[str], count: int) -> list[bytes]:
     """Run a plain command; the files of its `count` rungs."""
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
+    with temporary("bench") as name:
         process = await asyncio.create_subprocess_exec(*argv, cwd=name, stdout=asyncio.subprocess.DEVNULL)
         assert await process.wait() == 0
         return [(Path(name) / f"{index}.mp4").read_bytes() for index in range(count)]

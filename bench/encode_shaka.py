@@ -10,7 +10,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from bench.report import Row
 from cli.suite_process import running_suite
 from services.encoder.model import VideoCodec, VideoRung
 from services.preprocessor.ladder import plan_ladder
+from services.runtime.claims import temporary
 from tests.engines.process import cache_folder, installing
 from tests.support.stack import ROOT
 
@@ -118,7 +118,7 @@ async def _shaka(
     result: Measured,
 ) -> list[bytes]:
     """The film in `rungs`, at the mean rates that ours came to; the streams."""
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
+    with temporary("bench") as name:
         folder = Path(name)
         argv = _command(shaka, film, rungs, own, folder)
         env = dict(os.environ)

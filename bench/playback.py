@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import quantiles
@@ -20,6 +19,7 @@ from bench.playback_crowds import processes, stalled, viewers
 from bench.playback_field import TITLE, Contestant, Field, running
 from bench.playback_leaving import leaving
 from bench.report import Report, Row, conditions
+from services.runtime.claims import temporary
 from services.runtime.logs import configure_logs
 
 ROUNDS = 5
@@ -141,7 +141,7 @@ def run(rounds: int = ROUNDS, *, parts: Sequence[str] = ()) -> Report:
     )
     wanted = parts or PARTS
     rows, loads = list[Row](), dict[str, object]()
-    with tempfile.TemporaryDirectory(prefix="kino-bench-", ignore_cleanup_errors=True) as name:
+    with temporary("bench") as name:
         if in_field := [part for part in wanted if part in _IN_FIELD]:
             rows, loads = asyncio.run(_measured(Path(name), rounds, in_field))
         if "click" in wanted:

@@ -10,7 +10,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.report import Report, Row, conditions
+from services.runtime.claims import temporary
 from services.runtime.clock import SystemClock
 from services.runtime.sql import Database
 from services.scheduler.dispatch import Dispatcher
@@ -99,7 +99,7 @@ def run(rounds: int = TASKS) -> Report:
 def _databases(name: str) -> Iterator[tuple[str, str]]:
     """One for us, one for the engine alone; both durable."""
     if name == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="kino-bench-") as folder:
+        with temporary("bench") as folder:
             yield f"sqlite:///{folder}/scheduler.db", f"sqlite:///{folder}/engine.db"
         return
     server = PostgresServer(settings=_DURABLE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -35,6 +34,7 @@ from kino.media.v1 import media_pb2
 from kino.playback.v1 import playback_pb2, playback_pb2_grpc, resources_pb2
 from kino.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from services.media.testfilm import FilmSpec, make_film
+from services.runtime.claims import temporary
 
 ROUNDS = 5
 _FILM = FilmSpec(seconds=Fraction(12), cuts=(5.4,), loud=None)
@@ -61,7 +61,7 @@ def run(rounds: int = ROUNDS) -> Report:
         memory="proportional set size of all processes but Envoy, 3 s after both workers connected",
         client="signed in before the start; connects when the page is served",
     )
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as name:
+    with temporary("bench") as name:
         measured = asyncio.run(_measure(Path(name), rounds))
     rows = (
         _row("served page after start", [one.page_s for one in measured], "s", "<=5"),

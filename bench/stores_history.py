@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from cassandra.query import BatchStatement, BatchType
@@ -25,6 +23,7 @@ from services.history.model import Key, Order, Report
 from services.history.store import HistoryStore
 from services.history.store_cassandra import CassandraHistory
 from services.history.store_sql import SqlHistory
+from services.runtime.claims import temporary
 from services.runtime.settings import Settings
 from services.runtime.sql import Database
 from tests.engines.cassandra import CassandraCluster
@@ -94,7 +93,7 @@ class _Bare:
 async def measure(rounds: int) -> list[Row]:
     """Rates and waits of recording a report, reading a view and listing a profile's."""
     async with AsyncExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kino-bench-")))
+        scratch = stack.enter_context(temporary("bench"))
         cluster = CassandraCluster(scratch / "cassandra", 1)
         stack.callback(cluster.stop)
         await asyncio.to_thread(cluster.start)

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import io
 import itertools
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
@@ -23,6 +22,7 @@ from minio import Minio
 
 from bench.report import Row
 from bench.timing import Times, rows
+from services.runtime.claims import temporary
 from services.runtime.objects import ObjectStore
 from services.runtime.objects_local import LocalObjects
 from services.runtime.objects_s3 import S3Objects
@@ -56,7 +56,7 @@ async def measure(rounds: int) -> list[Row]:
     """Rates with their ratio to the bare client, and waits."""
     with _server() as server:
         async with AsyncExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kino-bench-")))
+            scratch = stack.enter_context(temporary("bench"))
             s3, local = S3Objects(_bucket(server), scratch=scratch), LocalObjects(scratch / "local")
             pool = ThreadPoolExecutor(16)
             stack.push_async_callback(s3.close)
@@ -176,7 +176,7 @@ def _bucket(server: S3Server) -> Bucket:
 
 @contextmanager
 def _server() -> Iterator[S3Server]:
-    with tempfile.TemporaryDirectory(prefix="kino-bench-s3-", ignore_cleanup_errors=True) as folder:
+    with temporary("bench-s3") as folder:
         server = seaweedfs(Path(folder))
         server.start()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from elasticsearch import AsyncElasticsearch
 
 from bench.report import Row
 from bench.timing import Times, rows
+from services.runtime.claims import temporary
 from services.runtime.sql import Database
 from services.search.model import Document, Viewer
 from services.search.store import TitleIndex
@@ -26,7 +26,7 @@ Call = Callable[[int], Awaitable[Any]]
 
 async def measure(rounds: int) -> list[Row]:
     """Rates of putting batches and of searching, in turns."""
-    with tempfile.TemporaryDirectory(prefix="kino-bench-") as scratch:
+    with temporary("bench") as scratch:
         server = ElasticsearchServer(Path(scratch))
         database = Database(f"sqlite:///{scratch}/search.db")
         client = AsyncElasticsearch(server.url)

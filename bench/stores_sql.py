@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,6 +25,7 @@ from bench.report import Row
 from bench.stores_history import CALLS, VIEWS, calls
 from bench.timing import Times, rows
 from services.history.store_sql import SqlHistory
+from services.runtime.claims import temporary
 from services.runtime.sql import Database
 from tests.engines.postgres import PostgresServer
 
@@ -94,7 +93,7 @@ async def measure(rounds: int) -> list[Row]:
         stack.callback(server.remove)
         await asyncio.to_thread(server.start)
         server.new_database("bench")
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kino-bench-")))
+        scratch = stack.enter_context(temporary("bench"))
         urls = {"postgresql": server.url("bench"), "sqlite": f"sqlite:///{scratch / 'bench.db'}"}
         return [row for name, url in urls.items() for row in await _measured(name, url, rounds)]
 
