@@ -14,6 +14,7 @@ from services.encoder.model import (
     VideoCodec,
     VideoRung,
 )
+from services.media.languages import three_letters
 from services.media.pictures import PictureFormat
 from services.media.sandbox import INPUT_FLAGS, ffmpeg
 from services.media.time import run_lengths
@@ -346,7 +347,6 @@ def audio_command(rung: AudioRung, clock: SourceClock, sample_count: int) -> lis
         f"apad=whole_len={sample_count}",
         f"atrim=end_sample={sample_count}",
     ]
-    language = ["-metadata:s:a:0", f"language={rung.language}"] if len(rung.language) == 3 else []
     return [
         *_global_flags(),
         *("-threads", "1", "-copyts", *INPUT_FLAGS),
@@ -355,7 +355,7 @@ def audio_command(rung: AudioRung, clock: SourceClock, sample_count: int) -> lis
         # The same bytes from every build and machine.
         *("-flags:a", "+bitexact", "-fflags", "+bitexact"),
         *_no_metadata(),
-        *language,
+        *("-metadata:s:a:0", f"language={three_letters(rung.language)}"),
         *_fragmented(),
         # A piece for each second, so that segments can be published while the encode goes on.
         *("-frag_duration", "1000000", "pipe:1"),

@@ -19,6 +19,7 @@ from kino.history.v1.history_pb2_grpc import HistoryServiceStub
 from kino.identity.v1 import identity_pb2
 from kino.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from kino.media.v1 import media_pb2
+from services.media.languages import language_tag
 from services.media.time import FrameRun, Timeline
 from services.playback.errors import (
     TitleExpired,
@@ -27,7 +28,6 @@ from services.playback.errors import (
     TitleOutsideRegion,
     TitleReplaced,
 )
-from services.playback.languages import language_tag
 from services.playback.model import (
     AudioCodec,
     AudioTrack,

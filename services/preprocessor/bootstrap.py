@@ -17,7 +17,8 @@ from services.runtime.app import Context, ServiceApp
 
 async def build(ctx: Context) -> ServiceApp:
     """The preprocessor; refuses to start where uploads cannot be opened safely."""
-    worker_id = _own_id()
+    # Beside an encoder in the same process it is a worker of its own.
+    worker_id = f"preprocessor-{ctx.settings.worker_id or _own_id()}"
     scratch = Scratch(ctx.settings.scratch_dir, ctx.settings.scratch_bytes, worker_id)
     scratch.collect_orphans()
     worker = Worker(
@@ -38,6 +39,6 @@ async def build(ctx: Context) -> ServiceApp:
 
 
 def _own_id() -> str:
-    """Host and process: unique among live workers."""
+    """Host and process: unique among live workers where the operator names none."""
     host = re.sub(r"[^a-z0-9-]", "-", platform.node().lower())[:40]
-    return f"preprocessor-{host}-{os.getpid()}"
+    return f"{host}-{os.getpid()}"

@@ -24,6 +24,7 @@ from services.media.errors import (
     SourceTruncated,
     SourceUnsupported,
 )
+from services.media.languages import language_tag
 from services.media.time import NS_PER_SECOND, FrameRun, Timeline, ticks_to_ns_up, with_held_frames
 from services.preprocessor.model import (
     Chapter,
@@ -192,7 +193,7 @@ def _audios(facts: dict[str, Any]) -> tuple[SourceAudio, ...]:
             codec=one["codec"],
             sample_rate_hz=one["sample_rate"],
             channel_count=one["channels"],
-            language=one["language"],
+            language=language_tag(one["language"]),
             default=one["default"],
         )
         for one in facts["audios"]
@@ -202,7 +203,7 @@ def _audios(facts: dict[str, Any]) -> tuple[SourceAudio, ...]:
 
 def _texts(facts: dict[str, Any]) -> tuple[list[SourceText], list[SourceText]]:
     """The tracks of text, and those that hold pictures of text."""
-    found = [SourceText(**one) for one in facts["texts"]]
+    found = [SourceText(**one | {"language": language_tag(one["language"])}) for one in facts["texts"]]
     return [one for one in found if one.codec in TEXT_CODECS], [
         one for one in found if one.codec not in TEXT_CODECS
     ]

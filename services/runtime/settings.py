@@ -64,8 +64,9 @@ class Settings(BaseSettings):
     workers: int = Field(default=2, ge=0, le=256, description="Encoder worker processes `kino up` starts.")
     worker_id: str = Field(
         default="",
-        pattern="^[a-z0-9-]{0,63}$",
-        description="Id of an encoder worker, the same after a restart; default: host name and pid.",
+        # Before that of a preprocessor stands what it is: 63 characters in all.
+        pattern="^[a-z0-9-]{0,50}$",
+        description="Id of a worker, the same after a restart; default: host name and pid.",
     )
     worker_slots: int = Field(
         default=1, ge=1, le=1024, description="Tasks an encoder worker does at the same time."

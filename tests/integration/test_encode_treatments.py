@@ -157,7 +157,7 @@ def test_every_sound_track_becomes_one_of_its_own(film: Path, tmp_path: Path) ->
     tracks = ["-map", "0:v", "-map", "0:a", "-map", "[b]", "-c:v", "copy", "-c:a:0", "copy", "-c:a:1", "aac"]
     tags = ["-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu"]
     done = process(film, tmp_path / "two.mkv", [*graph, *tracks, *tags])
-    assert [audio.language for audio in done.probe.report.audios] == ["eng", "deu"]
+    assert [audio.language for audio in done.probe.report.audios] == ["en", "de"]
     assert TreatmentKind.DOWNMIX in kinds(done)
     one, other = (decode_beeps(done.stream(sound=number)) for number in (0, 1))
     gaps = [later - earlier for earlier, later in zip(one, other, strict=False)]

@@ -72,8 +72,8 @@ def test_text_tracks_become_webvtt_on_the_titles_time_axis(
 ) -> None:
     _, found = taken(source_of(film, tmp_path, name, *last))
     assert [(text.track_id, text.source.language) for text in found.texts] == [
-        ("vtt-eng-0", "eng"),
-        ("vtt-deu-1", "deu"),
+        ("vtt-en-0", "en"),
+        ("vtt-de-1", "de"),
     ]
     for text in found.texts:
         one, two = parse(text.data.decode())

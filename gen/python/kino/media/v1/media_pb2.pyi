@@ -720,7 +720,7 @@ class TextTrack(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     CUE_COUNT_FIELD_NUMBER: _builtins.int
     track_id: _builtins.str
-    """Id within the title, for example `vtt-eng-0`."""
+    """Id within the title, for example `vtt-en-0`."""
     language: _builtins.str
     """Language (BCP 47; `und` when not known)."""
     label: _builtins.str

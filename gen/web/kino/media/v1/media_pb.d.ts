@@ -770,7 +770,7 @@ export declare const ExtrasSchema: GenMessage<Extras>;
  */
 export declare type TextTrack = Message<"kino.media.v1.TextTrack"> & {
   /**
-   * Id within the title, for example `vtt-eng-0`.
+   * Id within the title, for example `vtt-en-0`.
    *
    * @generated from field: string track_id = 1;
    */
