@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 
 import grpc.aio
+from prometheus_client import Gauge
 
 from kino.search.v1 import resources_pb2, search_pb2
 from services.catalog.artwork import Artwork
@@ -14,6 +16,7 @@ from services.catalog.model import Title
 from services.catalog.usecases import Catalog
 from services.runtime.clock import Clock, woken
 from services.runtime.logs import logger
+from services.runtime.metrics import REGISTRY
 from services.runtime.objects import ObjectStore
 
 _log = logger("catalog")
@@ -24,6 +27,26 @@ IndexTitles = Callable[[search_pb2.IndexTitlesRequest], Awaitable[search_pb2.Ind
 _BATCH = 50
 _FIRST_WAIT_S = 0.2
 _MAX_WAIT_S = 30.0
+#: How search says that it will never take a title as it is, or fails over it; other codes concern all titles.
+_REFUSED = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+#: A title that was refused is tried again after so long, doubled each time, while the others go on.
+_FIRST_DELAY, _MAX_DELAY = timedelta(seconds=5), timedelta(hours=1)
+#: From so many refusals on it is the operator's: about half a minute.
+_TELL_AFTER = 4
+REFUSED = Gauge(
+    "kino_catalog_titles_search_refuses",
+    "Titles that the search service refuses again and again: what it says of each is in the log.",
+    registry=REGISTRY,
+)
 #: What a node left behind that was killed before it sent is sent by another within this time.
 _LOOK_EVERY_S = 5.0
 #: A sweep is never waited for longer, so that a clock that is set forward is noticed.
@@ -41,6 +64,8 @@ class Outbox:
         self._catalog = catalog
         self._index_titles = index_titles
         self._wake = wake
+        #: How often each title was refused, in the version that it has.
+        self._refusals: dict[str, tuple[int, int]] = {}
 
     async def run(self) -> None:
         """Send for ever; waits longer each time the search service can't be reached."""
@@ -59,12 +84,45 @@ class Outbox:
             await woken(self._wake, _LOOK_EVERY_S)
 
     async def send_some(self) -> bool:
-        """Send what has waited longest; False when there was nothing."""
+        """Send what has waited longest; False when there was nothing.
+
+        Where search refuses them each is sent alone, so that one doesn't keep the others back.
+        """
         titles = await self._catalog.unsent(_BATCH)
+        try:
+            await self._send(titles)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _REFUSED:
+                raise
+            for title in titles:
+                await self._send_alone(title)
+        return bool(titles)
+
+    async def _send(self, titles: Sequence[Title]) -> None:
         if titles:
             await self._index_titles(search_pb2.IndexTitlesRequest(documents=documents(titles)))
             await self._catalog.mark_sent(titles)
-        return bool(titles)
+            for title in titles:
+                self._refusals.pop(title.title_id, None)
+            self._tell()
+
+    async def _send_alone(self, title: Title) -> None:
+        try:
+            await self._send([title])
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _REFUSED:
+                raise
+            version, count = self._refusals.get(title.title_id, (title.version, 0))
+            count = count + 1 if version == title.version else 1
+            self._refusals[title.title_id] = title.version, count
+            await self._catalog.put_off(title, min(_FIRST_DELAY * 2 ** min(count - 1, 16), _MAX_DELAY))
+            if count >= _TELL_AFTER:
+                name = f"titles/{title.title_id}"
+                _log.error("search refuses a title", title=name, tries=count, problem=error.details())
+            self._tell()
+
+    def _tell(self) -> None:
+        REFUSED.set(sum(count >= _TELL_AFTER for _, count in self._refusals.values()))
 
 
 def documents(titles: Sequence[Title]) -> list[resources_pb2.TitleDocument]:

@@ -71,8 +71,14 @@ class Session(Protocol):
     def ready_from(self, title_id: str, job: str, rendition_id: str, number: int) -> int:
         """The first number from `number` on that is not published."""
 
-    def unsent(self, limit: int) -> list[Title]:
-        """Titles whose newest version the index may lack, longest waiting first; deleted ones too."""
+    def unsent(self, now: datetime, limit: int) -> list[Title]:
+        """Titles whose newest version the index may lack, longest waiting first; deleted ones too.
+
+        None that is put off beyond `now`.
+        """
+
+    def put_off(self, title_id: str, version: int, until: datetime) -> None:
+        """Leave this version out of `unsent` until then; nothing happens when there is a newer one."""
 
     def mark_sent(self, title_id: str, version: int) -> None:
         """The search index has this version; nothing happens when there is a newer one."""

@@ -187,13 +187,19 @@ class SqlSession(SqlSeries):
             if run < _READY_STEP:
                 return number
 
-    def unsent(self, limit: int) -> list[Title]:
+    def unsent(self, now: datetime, limit: int) -> list[Title]:
         """See `Session.unsent`."""
         query = rows.PLACED.join(OUTBOX, OUTBOX.c.title_id == TITLES.c.title_id)
+        query = query.where(OUTBOX.c.change_us <= rows.us(now))
         return [
             rows.title(row)
             for row in self._connection.execute(query.order_by(OUTBOX.c.change_us).limit(limit))
         ]
+
+    def put_off(self, title_id: str, version: int, until: datetime) -> None:
+        """See `Session.put_off`."""
+        mine = (OUTBOX.c.title_id == title_id, OUTBOX.c.version == version)
+        self._connection.execute(update(OUTBOX).where(*mine).values(change_us=rows.us(until)))
 
     def mark_sent(self, title_id: str, version: int) -> None:
         """See `Session.mark_sent`."""

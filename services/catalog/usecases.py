@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from services.catalog.errors import TitleNotFound
@@ -147,8 +147,13 @@ class Catalog(MediaCases):
         await self._write(run)
 
     async def unsent(self, limit: int) -> list[Title]:
-        """Titles whose newest version the search index may lack."""
-        return await self._store.read(lambda session: session.unsent(limit))
+        """Titles whose newest version the search index may lack, but for those put off."""
+        return await self._store.read(lambda session: session.unsent(self._clock.now(), limit))
+
+    async def put_off(self, title: Title, delay: timedelta) -> None:
+        """Try this version of a title again later, not before the others."""
+        until = self._clock.now() + delay
+        await self._store.write(lambda session: session.put_off(title.title_id, title.version, until))
 
     async def mark_sent(self, titles: Sequence[Title]) -> None:
         """The search index has these versions."""

@@ -27,6 +27,7 @@ from services.runtime.idempotency import RequestIdReused
 from services.runtime.sql import Database
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
 ALL = Viewer(subject="services/search", sees_all=True)
 
 
@@ -210,9 +211,9 @@ async def test_what_was_changed_again_while_it_was_sent_stays_unsent(store: SqlS
     newer = title(version=2, update_time=NOW + timedelta(seconds=1))
     await store.write(lambda session: session.save_title(newer))
     await store.write(lambda session: session.mark_sent("t1", 1))
-    assert await store.read(lambda session: session.unsent(9)) == [newer]
+    assert await store.read(lambda session: session.unsent(LATER, 9)) == [newer]
     await store.write(lambda session: session.mark_sent("t1", 2))
-    assert await store.read(lambda session: session.unsent(9)) == []
+    assert await store.read(lambda session: session.unsent(LATER, 9)) == []
 
 
 async def test_a_failed_transaction_leaves_nothing(store: SqlStore) -> None:
@@ -222,7 +223,7 @@ async def test_a_failed_transaction_leaves_nothing(store: SqlStore) -> None:
 
     with pytest.raises(ArithmeticError):
         await store.write(fail)
-    assert await store.read(lambda session: (session.title("t1"), session.unsent(9))) == (None, [])
+    assert await store.read(lambda session: (session.title("t1"), session.unsent(LATER, 9))) == (None, [])
 
 
 async def test_sweeps_are_kept_until_removed_and_forget_what_they_swept(store: SqlStore) -> None:
