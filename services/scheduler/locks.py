@@ -21,8 +21,19 @@ POLL_S = 0.5
 _WATCH_S, _ANSWER_S = 0.5, 1.5
 #: A taker begins only then: its predecessor may still be noticing.
 _SETTLE_S = _WATCH_S + _ANSWER_S
+#: A holder that hasn't asked for so long is frozen, or cut off: its connection is ended.
+FROZEN_S = 10
 #: First half of the key of an advisory lock, the executor's number being the second: "KINO".
 _CLASS = 0x4B494E4F
+
+
+#: Ends the connection of a holder that said nothing for so long; by the server's clock.
+_END_FROZEN = """
+SELECT pg_terminate_backend(activity.pid) FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid)
+WHERE held.locktype = 'advisory' AND held.granted AND held.classid = %s AND held.objid = %s
+  AND held.objsubid = 2 AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND activity.state_change < clock_timestamp() - make_interval(secs => %s)
+"""
 
 
 class Lock(Protocol):
@@ -133,7 +144,7 @@ class PostgresLock:
 
 class PostgresLocks:
     """For executors anywhere. Tried again and again, never waited for: a waiting statement would block the
-    engine's own `CREATE INDEX CONCURRENTLY`.
+    engine's own `CREATE INDEX CONCURRENTLY`. A holder that stands still loses its lock to whoever tries.
     """
 
     def __init__(self, url: URL) -> None:
@@ -152,9 +163,11 @@ class PostgresLocks:
             async with asyncio.timeout(_ANSWER_S):
                 cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key)
                 row = await cursor.fetchone()
-        except (psycopg.Error, OSError, TimeoutError):
-            row = None
-        if row is not None and row[0]:
-            return PostgresLock(connection)
+                if row is not None and row[0]:
+                    return PostgresLock(connection)
+                if (await connection.execute(_END_FROZEN, (*key, FROZEN_S))).rowcount:
+                    _log.warning("ended an executor that stands still", executor=executor_id)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            _log.debug("lock not had", executor=executor_id, problem=str(error))
         await connection.close()
         return None
