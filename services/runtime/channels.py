@@ -47,9 +47,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-    # Notices a peer that vanished without closing; the server allows pings as often as that.
+    # Notices a peer that vanished without closing, or is frozen; the server allows pings as often as that.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A restarted peer is found again within a second, not after the default two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
