@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from google.protobuf.duration_pb2 import Duration
 
 from cli.client import Kino, connect
 from cli.commands import publishing
@@ -126,10 +127,24 @@ def continue_watching(context: typer.Context, profile: ProfileName = None) -> No
         async with connect(state.url) as kino:
             request = history_pb2.ListContinueWatchingRequest(parent=await kino.profile(profile))
             page = await _history(kino).ListContinueWatching(request)
-            rows = [(view.title, clock(view.position), clock(view.title_duration)) for view in page.views]
+            # A film that was replaced since it was watched may have another length.
+            lengths = await _lengths(kino, [view.title for view in page.views])
+            rows = [
+                (view.title, clock(view.position), clock(lengths.get(view.title, view.title_duration)))
+                for view in page.views
+            ]
             state.output.messages(page.views, ("title", "stopped at", "length"), rows)
 
     run(work)
+
+
+async def _lengths(kino: Kino, names: list[str]) -> dict[str, Duration]:
+    """How long these titles are now; those that are gone are missing."""
+    if not names:
+        return {}
+    stub = kino.stub(catalog_pb2_grpc.CatalogServiceStub)
+    answer = await stub.BatchGetTitles(catalog_pb2.BatchGetTitlesRequest(names=names))
+    return {title.name: title.duration for title in answer.titles if title.HasField("duration")}
 
 
 def delete_view(context: typer.Context, title: TitleName, profile: ProfileName = None) -> None:

@@ -1,4 +1,8 @@
-"""Media of several jobs beside each other: what plays, what is to replace it, and what was replaced."""
+"""Media of several jobs beside each other: what plays, what is to replace it, and what was replaced.
+
+Not for nodes of two ages at once: code from before it can't write media any more, since its keys are gone.
+That is why it had to come before the first release.
+"""
 
 from __future__ import annotations
 

@@ -91,7 +91,9 @@ function ContinueWatching() {
 
 function begunCard(view: View, title: Title) {
   const total = seconds(title.duration ?? view.titleDuration);
-  const at = seconds(view.position);
+  const stopped = seconds(view.position);
+  // Beyond the end of a shorter film that took the place of the one that was watched: it begins at its start.
+  const at = total && stopped >= total ? 0 : stopped;
   return {
     name: title.name,
     displayName: title.displayName,
