@@ -138,7 +138,7 @@ async def _nodes(stack: AsyncExitStack, folder: Path, core: Running, tls: Certif
     beside = {
         "KINO_EDGE_ADDRESS": f"http://127.0.0.1:{port}",
         "KINO_EDGE_DISK_BYTES": str(512 * MIB),
-        "KINO_GRPC_PORT": str(port),
+        "KINO_STREAM_PORT": str(port),
     }
     cold = {"KINO_PLAYBACK_CACHE_BYTES": str(MIB)}
     made = {
@@ -220,7 +220,7 @@ async def _kino(
         "KINO_KEYS_DIR": str(core.context.settings.keys_folder),
         "KINO_OBJECTS_DIR": str(core.context.settings.objects_folder),
         "KINO_ENDPOINTS": json.dumps(endpoints),
-        "KINO_GRPC_PORT": str(free_port()),
+        "KINO_STREAM_PORT": str(free_port()),
         "KINO_TLS_PORT": str(tls_port),
         "KINO_TLS_CERTIFICATE": str(tls.certificate),
         "KINO_TLS_KEY": str(tls.key),
@@ -231,7 +231,7 @@ async def _kino(
     }
     program = str(Path(sys.executable).with_name("kino"))
     argv = [program, "serve", "edge" if leases_at else "playback"]
-    address = f"127.0.0.1:{env['KINO_GRPC_PORT']}"
+    address = f"127.0.0.1:{env['KINO_STREAM_PORT']}"
     server = await started(argv, address, folder / f"{name}.log", env)
     return _Kino(server, f"127.0.0.1:{tls_port}")
 

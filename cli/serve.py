@@ -19,7 +19,8 @@ async def serve(settings: Settings, names: Sequence[str], address_file: Path | N
     async with running(settings, builders(names)) as process:
         if address_file:
             serving = {"pid": os.getpid(), "address": process.address, "services": list(names)}
-            write_json(address_file, {**serving, "tls_port": process.server.tls_port})
+            ports = {"stream_address": process.server.stream_address, "tls_port": process.server.tls_port}
+            write_json(address_file, {**serving, **ports})
         await stop.wait()
         if address_file:
             os.unlink(address_file)

@@ -81,6 +81,7 @@ async def suite(settings: Settings) -> AsyncIterator[Suite]:
             stack.push_async_callback(gateway.child.stop)
             process = await stack.enter_async_context(running(settings, builders(_IN_PROCESS)))
             endpoints = {name: [process.address] for name in _IN_PROCESS}
+            endpoints["playback"] = [process.server.stream_address]
             gateway.set_endpoints(endpoints)
             workers = [_worker(settings, process.address, run, logs, n) for n in range(settings.workers)]
             for worker in workers:

@@ -207,6 +207,7 @@ async def build(ctx: Context) -> ServiceApp:
         name="playback",
         grpc_services=[SERVICE, EDGE_SERVICE, *([EDGES_SERVICE] if edges else [])],
         register=add,
+        streams=True,
         dependencies=books.dependencies,
         background=[
             purge,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc.aio
 
@@ -38,6 +38,8 @@ class ServiceApp:
     grpc_services: Sequence[str]
     #: Adds its handlers to the server.
     register: Callable[[grpc.aio.Server], None]
+    #: Whether it sends media: its methods are served on the stream port too, which `KINO_STREAM_PORT` sets.
+    streams: bool = False
     #: The engines it stands on, opened in this order after all services of the process are built.
     dependencies: Sequence[Dependency] = ()
     #: Run beside the server once all engines are there, until cancelled; one that fails is started again.
@@ -141,7 +143,7 @@ async def running(
         server = GrpcServer(
             settings.grpc_bind, settings.grpc_port, verifier, unary_deadline_s=settings.unary_deadline_s
         )
-        stack.push_async_callback(server.inner.stop, None)
+        stack.push_async_callback(server.stop)
         if settings.tls_certificate and settings.tls_key:
             server.add_tls(settings.tls_port, settings.tls_certificate, settings.tls_key)
         channels = Channels(settings.endpoints, server.address, ServiceTokens(keys.internal, clock))
@@ -180,6 +182,8 @@ async def _built(
     app = await build(context.named(name))
     stack.push_async_callback(app.close)
     app.register(server.inner)
+    if app.streams:
+        app.register(cast(grpc.aio.Server, server.add_streams(context.settings.stream_port)))
     server.announce(app.grpc_services, [name for each in app.dependencies for name in each.serves])
     return app
 

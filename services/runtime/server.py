@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -18,6 +18,7 @@ from services.runtime.auth import TokenVerifier
 from services.runtime.channels import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from services.runtime.errors import FailedPrecondition
 from services.runtime.interceptor import RpcInterceptor
+from services.runtime.streams import StreamServer
 from services.runtime.validation import prepare
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -51,7 +52,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 class PortInUse(FailedPrecondition):
-    """The address {address} is in use: stop what listens there, or set KINO_GRPC_PORT to another port."""
+    """The address {address} is in use: set KINO_GRPC_PORT, or KINO_STREAM_PORT, to another."""
 
     reason = "PORT_IN_USE"
     fields: tuple[str, ...] = ("address",)
@@ -69,8 +70,9 @@ class GrpcServer:
 
     def __init__(self, bind: str, port: int, verifier: TokenVerifier, *, unary_deadline_s: float) -> None:
         """Port 0 picks a free one. Raises `PortInUse`. Needs a running event loop."""
+        self._interceptor = RpcInterceptor(verifier, unary_deadline_s=unary_deadline_s)
         self.inner = grpc.aio.server(
-            interceptors=[RpcInterceptor(verifier, unary_deadline_s=unary_deadline_s)],
+            interceptors=[self._interceptor],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=MAX_CALLS,
         )
@@ -80,6 +82,8 @@ class GrpcServer:
         except RuntimeError:
             raise PortInUse(f"{host}:{port}") from None
         self._host = host
+        #: Serves media without a copy, on a port of its own; None where no service asks for it.
+        self.streams: StreamServer | None = None
         #: Port for native clients over TLS; 0 without a certificate.
         self.tls_port = 0
         #: Where this process itself, and others on this machine, reach the server.
@@ -87,6 +91,28 @@ class GrpcServer:
         self._health = HealthServicer()
         self._names: list[str] = []
         self._serving: dict[str, bool] = {}
+
+    def add_streams(self, port: int) -> StreamServer:
+        """Serve media on this port, once for the process. Raises `PortInUse`."""
+        if self.streams is None:
+            try:
+                self.streams = StreamServer(
+                    self._host.strip("[]"),
+                    port,
+                    interceptor=self._interceptor,
+                    max_calls=MAX_CALLS,
+                    max_request_bytes=MAX_MESSAGE_BYTES,
+                )
+            except OSError:
+                raise PortInUse(f"{self._host}:{port}") from None
+        return self.streams
+
+    @property
+    def stream_address(self) -> str:
+        """Where media is best asked for; `address` where no service has a port for it."""
+        return (
+            f"{_WILDCARDS.get(self._host, self._host)}:{self.streams.port}" if self.streams else self.address
+        )
 
     def add_tls(self, port: int, certificate: Path, key: Path) -> None:
         """Serve over TLS too, beside the plain port. Raises `PortInUse`, `CertificateUnusable`."""
@@ -117,6 +143,15 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self.inner)
         await self.set_serving([*self._serving], False)
         await self.inner.start()
+        if self.streams is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, cast(grpc.aio.Server, self.streams))
+            await self.streams.start()
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Refuse new calls, and end the others after so long."""
+        await asyncio.gather(
+            self.inner.stop(grace_s), *([self.streams.stop(grace_s)] if self.streams is not None else [])
+        )
 
     async def set_serving(self, names: Sequence[str], serving: bool) -> None:
         """Report the health of services, and with it that of the process: well when all of it is."""
@@ -134,4 +169,4 @@ class GrpcServer:
         await asyncio.sleep(wait_s)
         for ask in leave:
             ask()
-        await self.inner.stop(grace_s)
+        await self.stop(grace_s)

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of this process's gRPC server behind the gateway; 0 picks one.",
     )
+    stream_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of media, for the gateway before playback and an edge's viewers; 0 picks one.",
+    )
     tls_port: int = Field(
         default=0, ge=0, le=65535, description="Port for native clients over TLS; 0 picks one."
     )

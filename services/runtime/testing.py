@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from services.runtime.channels import CHANNEL_OPTIONS, CallerChannel
 from services.runtime.clock import Clock, ManualClock
 from services.runtime.keys import open_keys
 from services.runtime.settings import Settings
+
+Metadata = tuple[tuple[str, str], ...]
 
 __all__ = ["ManualClock", "bearer", "channel_of", "service_token", "serving", "settings_in", "user_token"]
 
@@ -35,10 +37,34 @@ async def serving(
 
 @asynccontextmanager
 async def channel_of(process: Running, token: str | None = None) -> AsyncIterator[grpc.aio.Channel]:
-    """A client's channel to a served process, with a token on every call or without."""
-    metadata = bearer(token) if token else ()
-    async with grpc.aio.insecure_channel(process.address, options=CHANNEL_OPTIONS) as channel:
-        yield CallerChannel(channel, lambda: metadata, unary_cap_s=None)
+    """A client's channel to a served process, with a token on every call or without.
+
+    Calls of playback go to the port of media, as they do behind the gateway.
+    """
+    metadata, streams = bearer(token) if token else (), process.server.stream_address
+    async with (
+        grpc.aio.insecure_channel(process.address, options=CHANNEL_OPTIONS) as channel,
+        grpc.aio.insecure_channel(streams, options=CHANNEL_OPTIONS) as media,
+    ):
+        yield _AsBehindTheGateway(channel, media, lambda: metadata)
+
+
+class _AsBehindTheGateway(CallerChannel):
+    def __init__(
+        self, inner: grpc.aio.Channel, media: grpc.aio.Channel, metadata: Callable[[], Metadata]
+    ) -> None:
+        super().__init__(inner, metadata, unary_cap_s=None)
+        self._rest = CallerChannel(inner, metadata, unary_cap_s=None)
+        self._media = CallerChannel(media, metadata, unary_cap_s=None)
+
+    def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
+        return self._of(method).unary_unary(method, *args, **options)
+
+    def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
+        return self._of(method).unary_stream(method, *args, **options)
+
+    def _of(self, method: str) -> CallerChannel:
+        return self._media if method.startswith("/kino.playback.") else self._rest
 
 
 def user_token(process: Running, user: str, *roles: str, session: str = "sessions/test") -> str:
