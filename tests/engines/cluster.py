@@ -107,7 +107,9 @@ class Cluster:
     def _node(self, service: str, number: int, port: int) -> Node:
         name = f"{service}-{number}"
         folder = self._made(name)
-        env = {**self._env(name), "KINO_GRPC_PORT": str(port)}
+        # The gateway asks playback for media where that costs least.
+        kind = "KINO_STREAM_PORT" if service == "playback" else "KINO_GRPC_PORT"
+        env = {**self._env(name), kind: str(port)}
         if service == "scheduler":
             env["KINO_SCHEDULER_ID"] = f"s{number}"
         if service == "encoder":

@@ -186,7 +186,7 @@ async def test_an_edge_on_the_shared_database_sends_viewers_to_itself_and_says_w
 ) -> None:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    settings = settings_in(tmp_path, grpc_port=port, edge_address=address, edge_disk_bytes=1 << 26)
+    settings = settings_in(tmp_path, stream_port=port, edge_address=address, edge_disk_bytes=1 << 26)
     plans = Plans(limits={VIEWER: 9})
     async with serving(
         tmp_path,

@@ -30,7 +30,7 @@ class EdgeNode:
             "KINO_ENDPOINTS": json.dumps(dict.fromkeys(names, services)),
             "KINO_EDGE_ADDRESS": f"http://127.0.0.1:{port}",
             "KINO_EDGE_DISK_BYTES": str(64 << 20),
-            "KINO_GRPC_PORT": str(port),
+            "KINO_STREAM_PORT": str(port),
         }
         folder.mkdir()
         process = EngineProcess("edge", [sys.executable, "-m", "cli.main", "serve", "edge"], folder, env)
