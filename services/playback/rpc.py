@@ -244,7 +244,6 @@ def register(servicer: PlaybackServicer, server: grpc.aio.Server) -> None:
         for name, handler in recorded.handlers.items()
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    server.add_registered_method_handlers(SERVICE, handlers)
 
 
 class _Recorder:

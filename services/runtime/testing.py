@@ -36,26 +36,30 @@ async def serving(
 
 
 @asynccontextmanager
-async def channel_of(process: Running, token: str | None = None) -> AsyncIterator[grpc.aio.Channel]:
+async def channel_of(
+    process: Running, token: str | None = None, *, media: str = "/kino.playback."
+) -> AsyncIterator[grpc.aio.Channel]:
     """A client's channel to a served process, with a token on every call or without.
 
-    Calls of playback go to the port of media, as they do behind the gateway.
+    Methods with one request whose path begins with `media` go to the port of media, as they do behind the
+    gateway.
     """
-    metadata, streams = bearer(token) if token else (), process.server.stream_address
+    metadata = bearer(token) if token else ()
     async with (
         grpc.aio.insecure_channel(process.address, options=CHANNEL_OPTIONS) as channel,
-        grpc.aio.insecure_channel(streams, options=CHANNEL_OPTIONS) as media,
+        grpc.aio.insecure_channel(process.server.stream_address, options=CHANNEL_OPTIONS) as streams,
     ):
-        yield _AsBehindTheGateway(channel, media, lambda: metadata)
+        yield _AsBehindTheGateway(channel, streams, media, lambda: metadata)
 
 
 class _AsBehindTheGateway(CallerChannel):
     def __init__(
-        self, inner: grpc.aio.Channel, media: grpc.aio.Channel, metadata: Callable[[], Metadata]
+        self, inner: grpc.aio.Channel, streams: grpc.aio.Channel, media: str, metadata: Callable[[], Metadata]
     ) -> None:
         super().__init__(inner, metadata, unary_cap_s=None)
         self._rest = CallerChannel(inner, metadata, unary_cap_s=None)
-        self._media = CallerChannel(media, metadata, unary_cap_s=None)
+        self._streams = CallerChannel(streams, metadata, unary_cap_s=None)
+        self._media = media
 
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         return self._of(method).unary_unary(method, *args, **options)
@@ -64,7 +68,7 @@ class _AsBehindTheGateway(CallerChannel):
         return self._of(method).unary_stream(method, *args, **options)
 
     def _of(self, method: str) -> CallerChannel:
-        return self._media if method.startswith("/kino.playback.") else self._rest
+        return self._streams if method.startswith(self._media) else self._rest
 
 
 def user_token(process: Running, user: str, *roles: str, session: str = "sessions/test") -> str:

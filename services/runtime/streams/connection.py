@@ -34,6 +34,21 @@ PING_AFTER_S, PING_TIMEOUT_S = 30.0, 10.0
 _MAX_RESETS = 2000
 
 
+class _Http2(h2.connection.H2Connection):
+    """Counts its streams now and then instead of all of them for each new one: Envoy brings thousands."""
+
+    _at_most, _recount_at = 0, 64
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """At most so many are open. `h2` asks for each new one, and forgets closed ones as it counts."""
+        self._at_most += 1
+        if self._at_most >= self._recount_at:
+            self._at_most = super().open_inbound_streams
+            self._recount_at = min(2 * self._at_most + 64, self.local_settings.max_concurrent_streams)
+        return self._at_most
+
+
 class Outgoing:
     """What one stream has yet to send."""
 
@@ -83,7 +98,7 @@ class Connection:
         self.peer = peer
         self._asked, self._reset, self._lost = asked, reset, lost
         self._max_request_bytes = max_request_bytes
-        self._h2 = h2.connection.H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._h2 = _Http2(H2Configuration(client_side=False, header_encoding="utf-8"))
         self._h2.local_settings = Settings(
             client=False,
             initial_values={

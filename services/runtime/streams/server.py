@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class StreamServer:
         self._interceptor = interceptor
         self._max_calls = max_calls
         self._max_request_bytes = max_request_bytes
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: list[grpc.GenericRpcHandler] = []
         self._tasks: set[asyncio.Task[None]] = set()
         #: Tasks of calls by stream, for each connection.
         self._connections: dict[Connection, dict[int, asyncio.Task[None]]] = {}
@@ -57,13 +57,13 @@ class StreamServer:
         self.port: int = self._listener.getsockname()[1]
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """As gRPC's server has it; generated code names its methods once more in the next call."""
+        """As gRPC's server has it."""
+        self._handlers += handlers
 
     def add_registered_method_handlers(
         self, service: str, methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
-        """The methods of a service, by name."""
-        self._handlers |= {f"/{service}/{name}": handler for name, handler in methods.items()}
+        """Not needed: generated code adds the same methods as generic handlers."""
 
     async def start(self) -> None:
         """Accept calls."""
@@ -168,12 +168,11 @@ class StreamServer:
             call.end(grpc.StatusCode.INTERNAL, "Internal error.")
 
     async def _answer(self, call: Call, body: bytes) -> None:
-        handler: Any = self._handlers.get(call.path)
-        if handler is None or handler.request_streaming:
-            call.end(grpc.StatusCode.UNIMPLEMENTED, f"There is no method {call.path} here.")
-            return
         details: Any = _Details(call.path, call.invocation_metadata())
-        wrapped: Any = await self._interceptor.intercept_service(_finding(handler), details)
+        wrapped: Any = await self._interceptor.intercept_service(self._found, details)
+        if wrapped is None:
+            call.end(grpc.StatusCode.UNIMPLEMENTED, f"No method {call.path} is served on this port.")
+            return
         try:
             message = message_of(body)
             request = wrapped.request_deserializer(message) if wrapped.request_deserializer else message
@@ -189,9 +188,6 @@ class StreamServer:
             await call.write(await wrapped.unary_unary(request, call))
         call.end(grpc.StatusCode.OK)
 
-
-def _finding(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
-    async def find(_: Any) -> Any:
-        return handler
-
-    return find
+    async def _found(self, details: grpc.HandlerCallDetails) -> Any:
+        found = (handlers.service(details) for handlers in self._handlers)
+        return next((handler for handler in found if handler and not handler.request_streaming), None)

@@ -87,7 +87,7 @@ def probe(
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
     async def build(ctx: Context) -> ServiceApp:
-        return ServiceApp(name="probe", grpc_services=services, register=register, **parts)
+        return ServiceApp(name="probe", grpc_services=services, register=register, streams=True, **parts)
 
     return build
 

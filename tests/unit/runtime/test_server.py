@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -47,9 +47,15 @@ async def process(tmp_path: Path) -> AsyncIterator[Running]:
         yield running
 
 
+@pytest.fixture(params=["gRPC's port", "the port of media"])
+def media(request: pytest.FixtureRequest) -> str:
+    """The paths of methods that are asked on the port of media."""
+    return "/nothing" if request.param == "gRPC's port" else "/"
+
+
 @pytest.fixture
-async def stub(process: Running) -> AsyncIterator[ProbeStub]:
-    async with channel_of(process) as channel:
+async def stub(media: str, process: Running) -> AsyncIterator[ProbeStub]:
+    async with channel_of(process, media=media) as channel:
         yield ProbeStub(channel)
 
 
@@ -211,11 +217,13 @@ async def test_clients_that_leave_in_the_middle_of_a_message_are_no_incidents(
     assert set(ended) == {("call", "CANCELLED")}
 
 
-async def test_calls_that_arrive_all_at_once_are_all_answered(process: Running) -> None:
+async def test_calls_that_arrive_all_at_once_are_all_answered(media: str, process: Running) -> None:
     # More than gRPC lets wait by itself; all are on their way before the server takes up the first.
     texts = [str(number) for number in range(5000)]
     async with AsyncExitStack() as stack:
-        stubs = [ProbeStub(await stack.enter_async_context(channel_of(process))) for _ in range(4)]
+        stubs = [
+            ProbeStub(await stack.enter_async_context(channel_of(process, media=media))) for _ in range(4)
+        ]
         calls = [stubs[number % 4].Public(Note(text=text)) for number, text in enumerate(texts)]
         answers = await asyncio.gather(*calls)
     assert [answer.text for answer in answers] == texts
@@ -312,14 +320,14 @@ async def test_a_bad_token_matters_only_where_one_is_needed(stub: ProbeStub) -> 
     assert (await refused(stub.Viewer(Note(), metadata=bearer("old")))).reason == "TOKEN_INVALID"
 
 
-async def test_a_call_without_a_deadline_gets_one(tmp_path: Path, handler: Handler) -> None:
+async def test_a_call_without_a_deadline_gets_one(media: str, tmp_path: Path, handler: Handler) -> None:
     async def hang(request: Any, context: Any) -> Any:
         await asyncio.Event().wait()
 
     settings = settings_in(tmp_path, unary_deadline_s=0.05)
     async with (
         serving(tmp_path, settings=settings, probe=probe(hang)) as process,
-        channel_of(process) as channel,
+        channel_of(process, media=media) as channel,
     ):
         assert (await refused(ProbeStub(channel).Public(Note()))).reason == "DEADLINE_EXCEEDED"
 
@@ -379,7 +387,7 @@ async def test_calls_are_counted_by_their_code(how: str, stub: ProbeStub, handle
     assert b"rpc_server_call_duration_seconds_count" in metrics.render()
 
 
-async def test_a_handler_may_send_bytes_it_serialised_itself(tmp_path: Path) -> None:
+async def test_a_handler_may_send_bytes_it_serialised_itself(media: str, tmp_path: Path) -> None:
     async def raw(request: Any, context: Any) -> AsyncIterator[bytes]:
         yield Note(text="a").SerializeToString()
         yield Note(text="b").SerializeToString()
@@ -391,18 +399,21 @@ async def test_a_handler_may_send_bytes_it_serialised_itself(tmp_path: Path) -> 
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Repeat": handler}),))
 
     async def build(ctx: Context) -> ServiceApp:
-        return ServiceApp(name="probe", grpc_services=[SERVICE], register=register)
+        return ServiceApp(name="probe", grpc_services=[SERVICE], register=register, streams=True)
 
-    async with serving(tmp_path, probe=build) as process, channel_of(process) as channel:
+    async with serving(tmp_path, probe=build) as process, channel_of(process, media=media) as channel:
         assert [note.text async for note in ProbeStub(channel).Repeat(Note())] == ["a", "b"]
 
 
-async def test_a_handler_may_write_to_its_context(tmp_path: Path) -> None:
+async def test_a_handler_may_write_to_its_context(media: str, tmp_path: Path) -> None:
     async def write(request: Any, context: Any) -> None:
         await context.write(Note(text="a"))
         raise NotFound("titles/x")
 
-    async with serving(tmp_path, probe=probe(echo, write)) as process, channel_of(process) as channel:  # type: ignore[arg-type]
+    async with (
+        serving(tmp_path, probe=probe(echo, cast(Any, write))) as process,
+        channel_of(process, media=media) as channel,
+    ):
         texts, error = await received(ProbeStub(channel).Repeat(Note()))
         assert (texts, error.reason) == (["a"], "NOT_FOUND")
 
@@ -413,14 +424,14 @@ async def test_a_contract_that_does_not_say_who_may_call_is_not_served(tmp_path:
             pass
 
 
-async def test_a_method_nobody_serves_is_unimplemented(process: Running) -> None:
-    async with channel_of(process) as channel:
+async def test_a_method_nobody_serves_is_unimplemented(media: str, process: Running) -> None:
+    async with channel_of(process, media=media) as channel:
         nothing: Any = channel.unary_unary("/kino.probe.v1.ProbeService/Nothing")
         assert (await refused(nothing(b""))).code is Code.UNIMPLEMENTED
 
 
-async def test_health_is_told_to_anybody_per_service(process: Running) -> None:
-    async with channel_of(process) as channel:
+async def test_health_is_told_to_anybody_per_service(media: str, process: Running) -> None:
+    async with channel_of(process, media=media) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", SERVICE):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
@@ -429,8 +440,8 @@ async def test_health_is_told_to_anybody_per_service(process: Running) -> None:
         assert error.code is Code.NOT_FOUND
 
 
-async def test_reflection_lists_the_services(process: Running) -> None:
-    async with channel_of(process) as channel:
+async def test_reflection_lists_the_services(media: str, process: Running) -> None:
+    async with channel_of(process, media=media) as channel:
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
         call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]))
         answers = [answer async for answer in call]
@@ -438,7 +449,7 @@ async def test_reflection_lists_the_services(process: Running) -> None:
         assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-async def test_at_the_end_health_turns_first_and_calls_in_flight_finish(tmp_path: Path) -> None:
+async def test_at_the_end_health_turns_first_and_calls_in_flight_finish(media: str, tmp_path: Path) -> None:
     arrived, go = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Any, context: Any) -> Any:
@@ -446,7 +457,7 @@ async def test_at_the_end_health_turns_first_and_calls_in_flight_finish(tmp_path
         await go.wait()
         return request
 
-    async with serving(tmp_path, probe=probe(slow)) as process, channel_of(process) as channel:
+    async with serving(tmp_path, probe=probe(slow)) as process, channel_of(process, media=media) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         call = asyncio.ensure_future(ProbeStub(channel).Public(Note(text="a")))
