@@ -26,7 +26,7 @@ from services.encoder.package import package_video
 from services.encoder.trial import try_ladder
 from services.preprocessor.ladder import plan_ladder
 from services.runtime.claims import temporary
-from services.scheduler.plan import TRIAL_CRFS
+from services.scheduler.trials import TRIAL_CRFS
 
 ROUNDS = 2
 #: Bits double for about six points of VMAF: how differences of quality are turned into bits.

@@ -25,7 +25,7 @@ from services.encoder.model import VideoCodec, VideoRung
 from services.encoder.trial import try_ladder
 from services.preprocessor.ladder import plan_ladder
 from services.preprocessor.model import TrialPoint
-from services.scheduler.plan import TRIAL_CRFS
+from services.scheduler.trials import TRIAL_CRFS
 
 #: Width, height and mean kbit/s of H.264 (HLS Authoring Specification for Apple Devices, table of 16:9).
 APPLE = (

@@ -24,12 +24,11 @@ from services.preprocessor.model import Ladder, PlannedChunk, Probe
 from services.preprocessor.plan import plan_chunks, plan_windows
 from services.preprocessor.probe import probe
 from services.runtime.claims import temporary
+from services.scheduler.trials import TRIAL_FRAMES, TRIAL_PLACES
 from tests.engines.process import cache_folder
 from tests.support.encoding import chunk_of, clock_of, format_of, transform
 from tests.support.stack import FOOTAGE
 
-#: Where in a title the trial's excerpts lie, and how many frames each has.
-_TRIAL_PLACES, _TRIAL_FRAMES = (0.15, 0.5, 0.8), 24
 QUICK_SECONDS = 6
 
 
@@ -162,8 +161,8 @@ class Prepared:
     def excerpts(self) -> list[Chunk]:
         """What is encoded on trial."""
         count = self.found.timeline.frame_count
-        starts = [int(count * place) for place in _TRIAL_PLACES]
-        return [self.whole.part(start, min(start + _TRIAL_FRAMES, count)) for start in starts]
+        starts = [int(count * place) for place in TRIAL_PLACES]
+        return [self.whole.part(start, min(start + TRIAL_FRAMES, count)) for start in starts]
 
     def plain_command(self, rungs: Sequence[VideoRung]) -> list[str]:
         """The whole film in H.264 as one plain command."""

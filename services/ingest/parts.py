@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,10 +37,6 @@ class PartFiles:
     async def read(self, upload_id: str, offset_bytes: int, size_bytes: int) -> bytes:
         """See `Parts.read`."""
         return await self._run(lambda: _read(self._part(upload_id), offset_bytes, size_bytes))
-
-    async def sha256(self, upload_id: str) -> bytes | None:
-        """See `Parts.sha256`."""
-        return await self._run(lambda: _digest(self._part(upload_id)))
 
     async def hand_over(self, upload_id: str) -> Path | None:
         """See `Parts.hand_over`: a hard link, so that a crash while the origin takes it loses nothing."""
@@ -108,12 +102,6 @@ def _read(path: Path, offset_bytes: int, size_bytes: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset_bytes)
         return file.read(size_bytes)
-
-
-def _digest(path: Path) -> bytes | None:
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-    return None
 
 
 def _link(part: Path, source: Path) -> Path | None:

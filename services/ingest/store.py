@@ -55,9 +55,6 @@ class Parts(Protocol):
     async def read(self, upload_id: str, offset_bytes: int, size_bytes: int) -> bytes:
         """Bytes written before; fewer where the file ends."""
 
-    async def sha256(self, upload_id: str) -> bytes | None:
-        """Checksum of the whole file; None when it is gone."""
-
     async def hand_over(self, upload_id: str) -> Path | None:
         """A second name for the file, for the origin to take; None when the file is gone."""
 

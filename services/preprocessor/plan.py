@@ -18,6 +18,9 @@ from services.media.time import Timeline
 from services.preprocessor.model import PlannedChunk, Window
 
 WINDOW_SECONDS = 60
+#: The first window is short, so that what is played first is soon cut and its sound soon made: two chunks,
+#: which hold the ten seconds with which a title plays.
+OPENING_SECONDS = 11
 SHORTEST_SECONDS, LONGEST_SECONDS, LIMIT_SECONDS = 4, 7, 10
 #: What no chunk should be shorter than, even at a window's end.
 TINY_SECONDS = 1
@@ -30,12 +33,17 @@ OFF_SHOT_COST = 40
 
 
 def plan_windows(timeline: Timeline) -> list[Window]:
-    """Windows of about a minute, of even length, that tile the source."""
-    total = timeline.duration_ticks
-    count = max(1, round(Fraction(total, WINDOW_SECONDS * timeline.timescale)))
-    edges = [timeline.frame_at_ticks(Fraction(total * k, count)) for k in range(count)] + [
-        timeline.frame_count
-    ]
+    """Windows that tile the source: a short one for the opening, then even ones of about a minute.
+
+    A source of less than three openings has one window.
+    """
+    total, opening = timeline.duration_ticks, OPENING_SECONDS * timeline.timescale
+    if total < 3 * opening:
+        return [Window(start_frame=0, frame_count=timeline.frame_count)]
+    rest = total - opening
+    count = max(1, round(Fraction(rest, WINDOW_SECONDS * timeline.timescale)))
+    edges = [timeline.frame_at_ticks(opening + Fraction(rest * k, count)) for k in range(count)]
+    edges = [0, *edges, timeline.frame_count]
     return [Window(start_frame=a, frame_count=b - a) for a, b in pairwise(edges) if b > a]
 
 

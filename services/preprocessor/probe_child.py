@@ -74,18 +74,18 @@ def _video(container: InputContainer) -> VideoStream:
 
 @dataclass
 class Heard:
-    """When the sound of a track begins and ends, in seconds on the container's clock."""
+    """When the sound of a track begins and ends, in its own ticks: fractions take seconds for a film."""
 
-    start: Fraction | None = None
-    end: Fraction | None = None
+    start: int | None = None
+    end: int | None = None
 
     def add(self, packet: Packet[Any]) -> None:
         """Takes one more packet of the track."""
-        if packet.pts is not None and packet.time_base is not None:
-            start = packet.pts * packet.time_base
-            end = start + (packet.duration or 0) * packet.time_base
-            self.start = start if self.start is None else min(self.start, start)
-            self.end = end if self.end is None else max(self.end, end)
+        start = packet.pts
+        if start is not None:
+            end = start + (packet.duration or 0)
+            self.start = start if self.start is None or start < self.start else self.start
+            self.end = end if self.end is None or end > self.end else self.end
 
 
 def _packets(container: InputContainer, stream: VideoStream, sounds: dict[int, Heard]) -> Iterator[Shown]:
@@ -258,9 +258,9 @@ def _all_frames(
     if not frames:
         raise Refused("SOURCE_TRUNCATED", "it announces pictures but holds none")
     for audio in audios:
-        heard = sounds[audio["stream_index"]]
+        heard, tick = sounds[audio["stream_index"]], container.streams[audio["stream_index"]].time_base
         audio["start"], audio["end"] = (
-            _fraction(at) if at is not None else None for at in (heard.start, heard.end)
+            _fraction(at * tick) if at is not None and tick else None for at in (heard.start, heard.end)
         )
     key_distance = _key_distance(frames)
     seconds = 1

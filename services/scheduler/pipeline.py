@@ -25,7 +25,7 @@ from services.media.messages import timeline_of
 from services.runtime.clock import Clock
 from services.runtime.errors import Code, KinoError
 from services.runtime.logs import logger
-from services.scheduler import plan
+from services.scheduler import plan, trials
 from services.scheduler.dispatch import Dispatcher
 from services.scheduler.model import (
     LEASE,
@@ -170,6 +170,10 @@ class Pipeline:
         windows = await self._ask(
             job, asks.PlanWindows, preprocessor_api.PlanWindowsRequest(timeline=probe.timeline)
         )
+        frames = timeline_of(probe.timeline).frame_count
+        # The opening is analysed while sizes are tried; such tasks are completed by the stored timeline.
+        await self._store.set_probe(job.job_id, probe.SerializeToString(), job.ladder, frames)
+        await self._add_window(job, probe, 0, windows.windows, first_chunk=0)
         ladder = media.Ladder.FromString(job.ladder)
         if not job.ladder:  # one that is retried keeps its own
             ladder = await self._ladder(job, probe)
@@ -183,27 +187,23 @@ class Pipeline:
                 renditions=plan.renditions_of(ladder, probe.report),
             ),
         )
-        frames = timeline_of(probe.timeline).frame_count
         await self._store.set_probe(job.job_id, probe.SerializeToString(), ladder.SerializeToString(), frames)
-        await self._add_window(job, probe, 0, windows.windows, first_chunk=0)
         return windows.windows
 
     async def _ladder(self, job: Job, probe: preprocessor.ProbeResult) -> media.Ladder:
         """The renditions to make, chosen by trial encodes where these pay."""
         ask = partial(self._ask, job, self._services.preprocessor.PlanLadder)
         request = preprocessor_api.PlanLadderRequest(report=probe.report)
-        if not plan.worth_a_trial(probe):
+        if not trials.worth_a_trial(probe):
             request.problem = "the title is too short for trials to pay"
             return (await ask(request)).ladder
-        fixed = (await ask(request)).ladder
-        if not await self._store.add_tasks(job.job_id, [plan.trial_task(job, probe, fixed)]):
+        tasks = trials.trial_tasks(job, probe, (await ask(request)).ladder)
+        if not await self._store.add_tasks(job.job_id, tasks):
             raise _JobOver
         self._dispatcher.wake()
-        result = await self._result(job, plan.TRIAL_ID)
-        trial = encoder.TrialResult.FromString(result)
-        trial.problem = trial.problem if result else "the trial encodes failed"
-        request.points.extend(trial.points)
-        request.problem = trial.problem
+        tried = trials.joined([await self._result(job, task.task_id) for task in tasks])
+        request.points.extend(tried.points)
+        request.problem = tried.problem
         return (await ask(request)).ladder
 
     async def _extend(self, window: int, job: Job) -> None:

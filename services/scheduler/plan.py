@@ -14,13 +14,6 @@ from services.scheduler.model import Chunk, Job, NewTask, Task, TaskKind, Tier, 
 
 PROBE_ID = "probe"
 EXTRACT_ID = "extract"
-TRIAL_ID = "trial"
-#: Titles shorter than this are not tried: choosing would take longer than it saves.
-TRIAL_FROM_SECONDS = 120
-#: Where excerpts are taken, as shares of the title, and how many frames each has.
-TRIAL_PLACES, TRIAL_FRAMES = (0.15, 0.5, 0.8), 24
-#: Qualities tried: VMAF falls ever faster from best to worst, so that a line between these two would mislead.
-TRIAL_CRFS = (18.0, 25.0, 32.0)
 #: Where among the codecs of its tier it stands: last.
 EXTRACT_PLACE = 255
 VIDEO_PREFIX = "video-"
@@ -136,47 +129,7 @@ def analyze_task(
     )
 
 
-def worth_a_trial(probe: preprocessor.ProbeResult) -> bool:
-    """Whether choosing the rungs by trial encodes pays."""
-    return probe.report.duration.ToTimedelta().total_seconds() >= TRIAL_FROM_SECONDS
-
-
-def trial_task(job: Job, probe: preprocessor.ProbeResult, fixed: media.Ladder) -> NewTask:
-    """Encode excerpts in the sizes of the fixed ladder's H.264."""
-    frames = timeline_of(probe.timeline)
-    excerpts = []
-    for place in TRIAL_PLACES:
-        start = frames.frame_at_ticks(int(frames.duration_ticks * place))
-        stop = min(start + TRIAL_FRAMES, frames.frame_count)
-        picture = frames.picture_frame(start)
-        excerpts.append(
-            encoder.Excerpt(
-                start_ticks=frames.pts(start),
-                frame_runs=frame_runs_message(frames.part(start, stop)),
-                previous_frame_duration_ticks=_before(frames, picture),
-                held_ticks=frames.pts(start) - frames.pts(picture),
-            )
-        )
-    spec = encoder.TrialTask(
-        source=preprocessor.Source.FromString(job.source),
-        report=for_encoders(probe.report),
-        timescale=frames.timescale,
-        excerpts=excerpts,
-        sizes=next(video.rungs for video in fixed.videos),
-        crfs=TRIAL_CRFS,
-    )
-    return NewTask(
-        task_id=TRIAL_ID,
-        kind=TaskKind.TRIAL,
-        need=need_of(TaskKind.TRIAL),
-        priority=priority(Tier.PROBE, position=1),
-        frames=TRIAL_FRAMES * len(TRIAL_PLACES),
-        spec=spec.SerializeToString(),
-        summary="Trying sizes and qualities",
-    )
-
-
-def _before(frames: Timeline, picture: int) -> int:
+def ticks_before(frames: Timeline, picture: int) -> int:
     """How long the frame before a picture lasts; 0 when it is the first."""
     return frames.pts(picture) - frames.pts(picture - 1) if picture else 0
 
@@ -262,7 +215,7 @@ def _video_task(
         ),
         timescale=frames.timescale,
         frame_runs=frame_runs_message(frames.part(chunk.start_frame, stop)),
-        previous_frame_duration_ticks=_before(frames, picture),
+        previous_frame_duration_ticks=ticks_before(frames, picture),
         held_ticks=chunk.start_ticks - frames.pts(picture),
         codec=video.codec,
         rungs=video.rungs,

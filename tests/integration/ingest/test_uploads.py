@@ -34,7 +34,7 @@ from services.runtime.sql import Database
 FILM = bytes(range(256)) * 40
 SHA = hashlib.sha256(FILM).digest()
 REQUEST = "0b8b0b62-5b0c-4b57-8d0c-7d9ad1a2a7b1"
-STEPS = ["checked", "moved", "inspected", "begun", "started", "complete"]
+STEPS = ["linked", "moved", "inspected", "begun", "started", "complete"]
 
 
 class Crash(Exception):

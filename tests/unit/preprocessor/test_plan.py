@@ -101,20 +101,28 @@ def test_one_picture_that_stands_for_longer_than_a_chunk_may_last_is_refused() -
 
 
 @given(films)
-def test_windows_tile_the_source_in_about_a_minute_each(film: Timeline) -> None:
+def test_windows_tile_the_source(film: Timeline) -> None:
     windows = plan_windows(film)
     assert windows[0].start_frame == 0
     assert all(a.end_frame == b.start_frame for a, b in pairwise(windows))
     assert windows[-1].end_frame == film.frame_count
 
 
-def test_a_two_hour_film_is_planned_by_the_minute() -> None:
-    film = Timeline.constant(fps=FPS, frame_count=int(7200 * FPS))
-    lengths = {
-        round((film.pts(w.end_frame) - film.pts(w.start_frame)) / film.timescale, 1)
-        for w in plan_windows(film)
-    }
-    assert lengths == {60.0}
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(30, [30]), (33, [11, 22]), (60, [11, 49]), (120, [11, 54.5, 54.5]), (7200, [11, *[59.9] * 120])],
+)
+def test_the_opening_is_planned_first_and_the_rest_by_the_minute(seconds: int, expected: list[float]) -> None:
+    film = Timeline.constant(fps=Fraction(24), frame_count=24 * seconds)
+    windows = [(film.pts(w.end_frame) - film.pts(w.start_frame)) / film.timescale for w in plan_windows(film)]
+    assert windows == pytest.approx(expected, abs=0.05)
+
+
+@given(st.sets(st.integers(1, 11 * 24 - 1)))
+def test_the_opening_is_two_chunks_wherever_shots_change(shots: set[int]) -> None:
+    film = Timeline.constant(fps=Fraction(24), frame_count=24 * 60)
+    chunks = plan_chunks(film, plan_windows(film)[0], shots, 0)
+    assert len(chunks) == 2
 
 
 def test_lengths_outside_four_to_seven_cost_more_than_a_boundary_inside_a_shot() -> None:
