@@ -230,7 +230,11 @@ class Pipeline:
             catalog.ExtendTimelineRequest(
                 title=job.title,
                 job=job.name,
-                segment_start_ticks=[chunk.start_ticks for chunk in grid],
+                # A window's end is a cut whatever the next one shows: what ends there needn't wait for it.
+                segment_start_ticks=[
+                    *(chunk.start_ticks for chunk in grid),
+                    *([] if last else [grid[-1].end_ticks]),
+                ],
                 planned=last,
                 highlights=highlights,
             ),

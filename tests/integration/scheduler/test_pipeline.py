@@ -124,6 +124,8 @@ async def test_the_opening_has_its_sound_before_the_rest_is_analysed(place: Plac
         async def script(worker: Worker, task: scheduler.Task) -> Any:
             if task.name.endswith("analyze-00001"):
                 await until(lambda: w.catalog.numbers(TITLE).get("aac-128-und-0") == [0, 1, 2, 3])
+                starts = w.catalog.media[TITLE].timeline.segment_start_ticks
+                assert list(starts) == [0, 125, 250, 375, 500]
             return await worker.result(task)
 
         worker = w.worker(seconds=90, script=script)

@@ -17,7 +17,8 @@ def rounded(rate: Fraction, frame_count: int, timescale: int) -> list[FrameRun]:
     return list(Timeline.from_pts(timescale=timescale, pts=pts[:-1], end=pts[-1]).runs)
 
 
-@given(st.sampled_from(USUAL_RATES), st.integers(2, 3000), st.sampled_from([1000, 90_000]))
+# Two frames may be rounded to the same length, and are a constant rate of their own.
+@given(st.sampled_from(USUAL_RATES), st.integers(3, 3000), st.sampled_from([1000, 90_000]))
 def test_a_constant_rate_is_found_behind_a_coarse_clock(rate: Fraction, count: int, timescale: int) -> None:
     found = exact_timeline(timescale, rounded(rate, count, timescale), [rate])
     assert found.frame_count == count
