@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 from bench.network import enter_own_network
 from bench.playback_click import click
@@ -28,6 +29,8 @@ GIB = 1 << 30
 _SAMPLE_BYTES = 2 * GIB
 #: First bytes of one contestant in a round; fewer where each reads segments from the origin.
 _FIRSTS, _COLD_FIRSTS = 300, 60
+#: Between two of them: what a server sends ahead to one reader is not what the next one waits for.
+_REST_MS = 5
 _COSTS = (
     ("kino", "nginx h2c", "<=0.55"),
     ("kino", "nginx h2c tuned", "<=1.0"),
@@ -36,6 +39,7 @@ _COSTS = (
     ("kino, envoy", "go, envoy", "<=0.9"),
     ("kino, tls", "nginx h2, tls", "<=0.6"),
 )
+_ALONE: Mapping[str, Any] = {"connections": 1, "first": True, "rest_ms": _REST_MS}
 #: Whose first byte is compared with whose.
 _FIRST_BYTES = (
     ("kino", ("go", "nginx h2c")),
@@ -44,6 +48,7 @@ _FIRST_BYTES = (
     ("kino, cold", ("kino",)),
     ("kino, cold, envoy", ("kino, envoy",)),
     ("kino, cold, s3", ("kino, cold",)),
+    ("kino, cold, s3, envoy", ("kino, cold, envoy",)),
 )
 #: A median through Envoy, on an idle machine.
 _ENVOY_GOAL = "<=1"
@@ -83,7 +88,7 @@ async def _firsts(field: Field, rounds: int) -> list[Row]:
             plan = await field.contestants[name].streams(1)
             plan["requests"] = plan["requests"][:1]
             count = _COLD_FIRSTS if "cold" in name else _FIRSTS
-            result = await field.reader.read(**plan, streams=count, connections=1, first=True)
+            result = await field.reader.read(**plan, streams=count, **_ALONE)
             waits_ms += result["firsts_ms"]
     return _first_rows(found)
 
@@ -135,6 +140,7 @@ def run(rounds: int = ROUNDS, *, parts: Sequence[str] = ()) -> Report:
         title=f"{TITLE.segment_count} segments of {TITLE.video_bytes + TITLE.audio_bytes} bytes, warm",
         message_bytes="65536 first, 262144 until 1 MiB is sent or while the reader is slow, then 1048576",
         reader="Go, two streams on two connections, HTTP/2 stream windows of 4 MiB",
+        firsts=f"one request at a time, {_REST_MS} ms after the one before",
         gateway="envoy.yaml as shipped, one worker a core",
         processes="playback 1, nginx worker 1, Go as it schedules itself",
         click="Chromium, page at rest in a fresh profile, 30 s of 1280x720, both begin with 720 lines",

@@ -113,6 +113,7 @@ async def running(folder: Path) -> AsyncIterator[Field]:
                 "kino": [kino.server],
                 "two": [kino.server, nodes["second"].server],
                 "cold": [nodes["cold"].server],
+                "cold-s3": [nodes["cold, s3"].server],
                 "go": [go],
             }.items()
         }
@@ -167,12 +168,15 @@ def _plays(
         play("kino, tls", kino.tls_address, kino.server, tls=True),
         play("two kino, envoy", gates["two"].address, kino.server, second, gates["two"]),
     ]
-    for name in ("cold", "cold, s3"):
+    for name, gate in (("cold", gates["cold"]), ("cold, s3", gates["cold-s3"])):
         server = nodes[name].server
-        every.append(play(f"kino, {name}", server.address, server))
-        every[-1].requests = requests.at(server.address)
-    every.append(play("kino, cold, envoy", gates["cold"].address, nodes["cold"].server, gates["cold"]))
-    every[-1].requests = requests.at(nodes["cold"].server.address)
+        both = [
+            play(f"kino, {name}", server.address, server),
+            play(f"kino, {name}, envoy", gate.address, server, gate),
+        ]
+        for one in both:
+            one.requests = requests.at(server.address)
+        every += both
     return every
 
 

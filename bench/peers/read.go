@@ -39,6 +39,8 @@ type plan struct {
 	Seconds float64 `json:"seconds"`
 	// Stop at the first media message (grpc) or byte, and tell how long it took.
 	First bool `json:"first"`
+	// Wait so long before the next one.
+	RestMs float64 `json:"rest_ms"`
 	// Read this many messages, then nothing for `Seconds`.
 	Stall int `json:"stall"`
 }
@@ -109,6 +111,8 @@ func read(p *plan) result {
 		}()
 		if p.First {
 			wait.Wait()
+			// What the server began to send ahead is no part of the next wait.
+			time.Sleep(time.Duration(p.RestMs * float64(time.Millisecond)))
 		}
 	}
 	wait.Wait()

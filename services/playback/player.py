@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from services.media.cmaf import combined_init
 from services.media.time import ticks_to_ns_up
@@ -286,7 +286,7 @@ class Player:
             audio=step.audio,
             segment_number=number,
             entry=entry,
-            combined_init=combined_init([video_init, audio_init] if audio_init else [video_init]),
+            combined_init=_combined((video_init, audio_init) if audio_init else (video_init,)),
             video_init=video_init,
             audio_init=audio_init,
         )
@@ -331,6 +331,12 @@ class Player:
 
     async def _init(self, rendition: Rendition) -> Chunks:
         return await self._reading_init(rendition).whole()
+
+
+@lru_cache(maxsize=256)
+def _combined(inits: tuple[bytes, ...]) -> bytes:
+    """The same for all viewers of a pair; made for each, it would be a fifth of what a start computes."""
+    return combined_init(inits)
 
 
 def _pack(part: _Part) -> partial[Chunks]:
