@@ -71,6 +71,16 @@ class Leases:
                     await self._check(lease, known)
         _raise_unless_live(known.state)
 
+    async def take_up(self, lease: Lease) -> None:
+        """As `hold`, but a lease that expired is taken again while the account has a stream left.
+
+        For players that know nothing of leases, and so can neither keep one through a pause nor start again.
+        """
+        try:
+            await self.hold(lease)
+        except LeaseLost:
+            await self._regain(lease, self._of(lease))
+
     async def renew(self, lease: Lease) -> datetime:
         """Renew the lease now; its new end. Raises as `hold`."""
         known = self._of(lease)
@@ -115,6 +125,20 @@ class Leases:
                 known.state = state
             known.down_since = None
         known.expire_time, known.check_time = expire_time, now + CHECK_EVERY
+
+    async def _regain(self, lease: Lease, known: _Known) -> None:
+        async with known.lock:
+            now = self._clock.now()
+            if known.state is LeaseState.LOST:
+                expire_time = now + self.ttl
+                try:
+                    async with asyncio.timeout(CHECK_TIMEOUT_S):
+                        state = await self._store.regain(lease.name, lease.stream_limit, now, expire_time)
+                except TimeoutError as error:
+                    raise Unavailable(1_000) from error
+                known.state, known.down_since = state, None
+                known.expire_time, known.check_time = expire_time, now + CHECK_EVERY
+        _raise_unless_live(known.state)
 
     def _go_on_without(self, known: _Known, now: datetime, error: Exception) -> None:
         """Let a lease live on without the database. Raises `Unavailable` when it may not."""

@@ -350,6 +350,8 @@ class Lease:
     title_duration_ns: int
     #: The job whose media it reads to its end; empty: what the title is at the time.
     job: str = ""
+    #: Streams of the account when it was taken.
+    stream_limit: int = 0
 
     @property
     def user(self) -> str:

@@ -223,7 +223,7 @@ class Player:
 
     async def source(self, lease: Lease, rendition_id: str, number: int) -> Source:
         """One whole segment, or the init segment (-1), for HTTP. Raises as `read`."""
-        await self._leases.hold(lease)
+        await self._leases.take_up(lease)
         media = await self._titles.get(lease.title, lease.job)
         rendition = media.rendition(rendition_id)
         if number == INIT:

@@ -166,7 +166,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
     async def GetManifest(self, request: pb.GetManifestRequest, context: Any) -> AsyncIterator[Any]:
         """See the contract."""
         lease = self._tokens.open(request.lease_token)
-        await self._leases.hold(lease)
+        await self._leases.take_up(lease)
         media = await self._titles.get(lease.title, lease.job)
         if media.replaced and not media.complete:
             raise TitleReplaced(media.title)  # a player would ask for what is missing for ever
@@ -180,7 +180,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
     async def GetExtra(self, request: pb.GetExtraRequest, context: Any) -> AsyncIterator[Any]:
         """See the contract."""
         lease = self._tokens.open(request.lease_token)
-        await self._leases.hold(lease)
+        await self._leases.take_up(lease)
         source = cast(catalog.Media, (await self._titles.get(lease.title, lease.job)).message)
         file = extra_file(source.extras, request.file)
         if file is None:

@@ -52,7 +52,10 @@ class EdgeRegistryServicer(edges_pb2_grpc.EdgeRegistryServiceServicer):
     async def HoldLease(self, request: pb.HoldLeaseRequest, context: Any) -> pb.HoldLeaseResponse:
         """See the contract."""
         live_at = request.live_time.ToDatetime(UTC)
-        if request.HasField("expire_time"):
+        if request.HasField("expire_time") and request.concurrent_stream_limit:
+            until, limit = request.expire_time.ToDatetime(UTC), request.concurrent_stream_limit
+            state = await self._leases.regain(request.lease, limit, live_at, until)
+        elif request.HasField("expire_time"):
             state = await self._leases.renew(request.lease, live_at, request.expire_time.ToDatetime(UTC))
         else:
             state = await self._leases.state(request.lease, live_at)
@@ -102,6 +105,10 @@ class RemoteLeases:
         """See `LeaseStore.renew`."""
         return await self._held(name, live_at, expire_time)
 
+    async def regain(self, name: str, limit: int, now: datetime, expire_time: datetime) -> LeaseState:
+        """See `LeaseStore.regain`."""
+        return await self._held(name, now, expire_time, limit)
+
     async def state(self, name: str, now: datetime) -> LeaseState:
         """See `LeaseStore.state`."""
         return await self._held(name, now, None)
@@ -118,8 +125,10 @@ class RemoteLeases:
         """The other node does."""
         return 0
 
-    async def _held(self, name: str, live_at: datetime, expire_time: datetime | None) -> LeaseState:
-        request = pb.HoldLeaseRequest(lease=name)
+    async def _held(
+        self, name: str, live_at: datetime, expire_time: datetime | None, limit: int = 0
+    ) -> LeaseState:
+        request = pb.HoldLeaseRequest(lease=name, concurrent_stream_limit=limit)
         request.live_time.FromDatetime(live_at)
         if expire_time is not None:
             request.expire_time.FromDatetime(expire_time)

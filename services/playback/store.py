@@ -35,6 +35,12 @@ class LeaseStore(Protocol):
     async def renew(self, name: str, live_at: datetime, expire_time: datetime) -> LeaseState:
         """Move the end of a lease that was live at `live_at`; any other stays as it is."""
 
+    async def regain(self, name: str, limit: int, now: datetime, expire_time: datetime) -> LeaseState:
+        """Make an expired lease live again unless `limit` of its user's are; any other stays as it is.
+
+        Counting and changing are one transaction.
+        """
+
     async def state(self, name: str, now: datetime) -> LeaseState:
         """What became of a lease; nothing changes."""
 

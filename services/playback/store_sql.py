@@ -15,6 +15,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     Row,
+    Select,
     String,
     Table,
     and_,
@@ -52,12 +53,17 @@ LEASES = Table(
     Index("leases_by_expiry", "expire_time"),
 )
 
-_ENDS = select(LEASES.c.name, LEASES.c.end_time, LEASES.c.expire_time)
+_ENDS = select(LEASES.c.name, LEASES.c.user_name, LEASES.c.end_time, LEASES.c.expire_time)
 _MOVE_END = update(LEASES).where(LEASES.c.name == bindparam("lease")).values(expire_time=bindparam("until"))
 
 
 def _live(which: ColumnElement[bool], now: datetime) -> ColumnElement[bool]:
     return and_(which, LEASES.c.expire_time > now, LEASES.c.end_time.is_(None))
+
+
+def _count(user: str, now: datetime) -> Select[int]:
+    """How many of a user's leases are live."""
+    return select(func.count()).select_from(LEASES).where(_live(LEASES.c.user_name == user, now))
 
 
 def _lease(row: Row[Any]) -> Lease:
@@ -91,9 +97,9 @@ class SqlLeases:
     async def take(self, lease: Lease, limit: int, request_id: str, now: datetime) -> Lease:
         """See `LeaseStore.take`."""
         asked = json.dumps([lease.profile, lease.title, lease.device]).encode()
-        taken = select(func.count()).select_from(LEASES).where(_live(LEASES.c.user_name == lease.user, now))
+        taken = _count(lease.user, now)
         row = {**vars(lease), "user_name": lease.user}
-        del row["job"]  # is in the token
+        del row["job"], row["stream_limit"]  # are in the token
 
         def transaction(conn: Connection) -> Lease:
             def add() -> bytes:
@@ -125,6 +131,21 @@ class SqlLeases:
             if moved:
                 conn.execute(_MOVE_END, moved)
             return states
+
+        return await self._database.write(transaction)
+
+    async def regain(self, name: str, limit: int, now: datetime, expire_time: datetime) -> LeaseState:
+        """See `LeaseStore.regain`."""
+
+        def transaction(conn: Connection) -> LeaseState:
+            row = conn.execute(_ENDS.where(LEASES.c.name == name)).first()
+            state = _state(row, now)
+            if row is None or state is not LeaseState.LOST:
+                return state
+            if conn.execute(_count(row.user_name, now)).scalar_one() >= limit:
+                return state
+            conn.execute(_MOVE_END, {"lease": name, "until": expire_time})
+            return LeaseState.LIVE
 
         return await self._database.write(transaction)
 

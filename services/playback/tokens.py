@@ -24,7 +24,12 @@ class LeaseTokens:
     def seal(self, lease: Lease) -> str:
         """A token for a lease."""
         claims = LeaseClaims(
-            lease=lease.name, profile=lease.profile, title=lease.title, device=lease.device, job=lease.job
+            lease=lease.name,
+            profile=lease.profile,
+            title=lease.title,
+            device=lease.device,
+            job=lease.job,
+            concurrent_stream_limit=lease.stream_limit,
         )
         claims.start_time.FromDatetime(lease.start_time)
         claims.title_duration.FromNanoseconds(lease.title_duration_ns)
@@ -43,4 +48,5 @@ class LeaseTokens:
             expire_time=start_time + self._ttl,
             title_duration_ns=claims.title_duration.ToNanoseconds(),
             job=claims.job,
+            stream_limit=claims.concurrent_stream_limit,
         )

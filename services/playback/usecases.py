@@ -164,7 +164,7 @@ class StartPlayback:
         taken, offset_ns = await asyncio.gather(
             self._leases.take(lease, limit, request_id), self._resume.offset_ns(profile, media)
         )
-        taken = replace(taken, job=media.job, title_duration_ns=media.duration_ns)
+        taken = replace(taken, job=media.job, title_duration_ns=media.duration_ns, stream_limit=limit)
         # Only now: a start that was refused is no viewer of an edge.
         edges = await self._routes.route(title)
         return Started(lease=taken, resume_ns=offset_ns, media=media, edges=edges)

@@ -168,3 +168,22 @@ async def test_the_state_of_a_lease_is_told_without_changing_it(store: LeaseStor
         LeaseState.LOST,
     ]
     assert await store.state("leases/live", NOW + TTL) is LeaseState.LOST
+
+
+async def test_an_expired_lease_is_live_again_only_while_its_account_has_a_stream_left(
+    store: LeaseStore,
+) -> None:
+    await take(store, lease("a"))
+    later, until = NOW + TTL, NOW + 3 * TTL
+    assert await store.regain("leases/a", 1, later, until) is LeaseState.LIVE
+    assert await store.live("users/ann", until - TTL) == [replace(lease("a"), expire_time=until)]
+    await take(store, lease("b", start=until))
+    assert await store.regain("leases/a", 1, until, until + TTL) is LeaseState.LOST
+    assert await store.regain("leases/a", 2, until, until + TTL) is LeaseState.LIVE
+
+
+async def test_neither_an_ended_lease_nor_one_that_never_was_is_live_again(store: LeaseStore) -> None:
+    await take(store, lease("a"))
+    await store.end("leases/a", NOW)
+    assert await store.regain("leases/a", 9, NOW + TTL, NOW + 2 * TTL) is LeaseState.ENDED
+    assert await store.regain("leases/never", 9, NOW, NOW + TTL) is LeaseState.LOST

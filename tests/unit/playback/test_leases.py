@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -37,6 +37,14 @@ class MemoryLeases:
             return LeaseState.ENDED
         if name not in self.rows or self.rows[name].expire_time <= live_at:
             return LeaseState.LOST
+        self.rows[name] = Lease(**{**vars(self.rows[name]), "expire_time": expire_time})
+        return LeaseState.LIVE
+
+    async def regain(self, name: str, limit: int, now: datetime, expire_time: datetime) -> LeaseState:
+        self._reach()
+        state = await self.state(name, now)
+        if state is not LeaseState.LOST or len(await self.live("", now)) >= limit:
+            return state
         self.rows[name] = Lease(**{**vars(self.rows[name]), "expire_time": expire_time})
         return LeaseState.LIVE
 
@@ -184,3 +192,22 @@ async def test_looking_at_a_lease_does_not_renew_it(node: Node) -> None:
     node.clock.advance(30)
     with pytest.raises(LeaseLost):
         await node.leases.look(lease)
+
+
+async def test_a_lease_that_expired_in_a_pause_is_taken_up_again_while_the_account_has_a_stream_left(
+    node: Node,
+) -> None:
+    paused = replace(await node.started(), stream_limit=1)
+    node.clock.advance(TTL)
+    with pytest.raises(LeaseLost):
+        await node.leases.hold(paused)
+    await node.leases.take_up(paused)
+    await node.held_for(paused, 300)
+
+    node.clock.advance(TTL)
+    other = await node.started("other")
+    with pytest.raises(LeaseLost):
+        await node.leases.take_up(paused)
+    await node.leases.end(other)
+    with pytest.raises(LeaseEnded):
+        await node.leases.take_up(other)

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kino.common.v1 import access_pb2 as kino_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckino/playback/v1/edges.proto\x12\x10kino.playback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bkino/common/v1/access.proto\"\xb2\x04\n\x04\x45\x64ge\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x46\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB5\xe2\x41\x01\x02\xbaH.r,2*^https?://[A-Za-z0-9.-]{1,200}:[0-9]{1,5}$\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\x1c.kino.playback.v1.Edge.StateB\x04\xe2\x41\x01\x03\x12\x1d\n\x0cstream_count\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12 \n\x0fstream_capacity\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12&\n\x15sent_bytes_per_second\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nsent_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0corigin_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12*\n\x06memory\x18\t \x01(\x0b\x32\x1a.kino.playback.v1.EdgeTier\x12(\n\x04\x64isk\x18\n \x01(\x0b\x32\x1a.kino.playback.v1.EdgeTier\x12\x17\n\thit_ratio\x18\x0b \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0breport_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"P\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x10\n\x0cSTATE_SILENT\x10\x02\x12\x0e\n\nSTATE_LEFT\x10\x03\"F\n\x08\x45\x64geTier\x12\x1b\n\nused_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0c\x62udget_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"V\n\x11ReportEdgeRequest\x12\x30\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x16.kino.playback.v1.EdgeB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"\x14\n\x12ReportEdgeResponse\"\xb2\x01\n\x10HoldLeaseRequest\x12\x32\n\x05lease\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^leases/[a-z0-9-]{1,63}$\x12\x39\n\tlive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x11HoldLeaseResponse\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32).kino.playback.v1.HoldLeaseResponse.State\"O\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x0f\n\x0bSTATE_ENDED\x10\x02\x12\x0e\n\nSTATE_LOST\x10\x03\"F\n\x10\x44ropLeaseRequest\x12\x32\n\x05lease\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^leases/[a-z0-9-]{1,63}$\"\x13\n\x11\x44ropLeaseResponse\"\x12\n\x10ListEdgesRequest\":\n\x11ListEdgesResponse\x12%\n\x05\x65\x64ges\x18\x01 \x03(\x0b\x32\x16.kino.playback.v1.Edge2\x99\x03\n\x13\x45\x64geRegistryService\x12]\n\nReportEdge\x12#.kino.playback.v1.ReportEdgeRequest\x1a$.kino.playback.v1.ReportEdgeResponse\"\x04\x88\xb2\x19\x05\x12Z\n\tHoldLease\x12\".kino.playback.v1.HoldLeaseRequest\x1a#.kino.playback.v1.HoldLeaseResponse\"\x04\x88\xb2\x19\x05\x12Z\n\tDropLease\x12\".kino.playback.v1.DropLeaseRequest\x1a#.kino.playback.v1.DropLeaseResponse\"\x04\x88\xb2\x19\x05\x12k\n\tListEdges\x12\".kino.playback.v1.ListEdgesRequest\x1a#.kino.playback.v1.ListEdgesResponse\"\x15\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/edgesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckino/playback/v1/edges.proto\x12\x10kino.playback.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bkino/common/v1/access.proto\"\xb2\x04\n\x04\x45\x64ge\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x46\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB5\xe2\x41\x01\x02\xbaH.r,2*^https?://[A-Za-z0-9.-]{1,200}:[0-9]{1,5}$\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\x1c.kino.playback.v1.Edge.StateB\x04\xe2\x41\x01\x03\x12\x1d\n\x0cstream_count\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12 \n\x0fstream_capacity\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12&\n\x15sent_bytes_per_second\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\nsent_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0corigin_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12*\n\x06memory\x18\t \x01(\x0b\x32\x1a.kino.playback.v1.EdgeTier\x12(\n\x04\x64isk\x18\n \x01(\x0b\x32\x1a.kino.playback.v1.EdgeTier\x12\x17\n\thit_ratio\x18\x0b \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0breport_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"P\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x10\n\x0cSTATE_SILENT\x10\x02\x12\x0e\n\nSTATE_LEFT\x10\x03\"F\n\x08\x45\x64geTier\x12\x1b\n\nused_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\x0c\x62udget_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"V\n\x11ReportEdgeRequest\x12\x30\n\x04\x65\x64ge\x18\x01 \x01(\x0b\x32\x16.kino.playback.v1.EdgeB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"\x14\n\x12ReportEdgeResponse\"\xdc\x01\n\x10HoldLeaseRequest\x12\x32\n\x05lease\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^leases/[a-z0-9-]{1,63}$\x12\x39\n\tlive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x17\x63oncurrent_stream_limit\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x9e\x01\n\x11HoldLeaseResponse\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32).kino.playback.v1.HoldLeaseResponse.State\"O\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x0f\n\x0bSTATE_ENDED\x10\x02\x12\x0e\n\nSTATE_LOST\x10\x03\"F\n\x10\x44ropLeaseRequest\x12\x32\n\x05lease\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^leases/[a-z0-9-]{1,63}$\"\x13\n\x11\x44ropLeaseResponse\"\x12\n\x10ListEdgesRequest\":\n\x11ListEdgesResponse\x12%\n\x05\x65\x64ges\x18\x01 \x03(\x0b\x32\x16.kino.playback.v1.Edge2\x99\x03\n\x13\x45\x64geRegistryService\x12]\n\nReportEdge\x12#.kino.playback.v1.ReportEdgeRequest\x1a$.kino.playback.v1.ReportEdgeResponse\"\x04\x88\xb2\x19\x05\x12Z\n\tHoldLease\x12\".kino.playback.v1.HoldLeaseRequest\x1a#.kino.playback.v1.HoldLeaseResponse\"\x04\x88\xb2\x19\x05\x12Z\n\tDropLease\x12\".kino.playback.v1.DropLeaseRequest\x1a#.kino.playback.v1.DropLeaseResponse\"\x04\x88\xb2\x19\x05\x12k\n\tListEdges\x12\".kino.playback.v1.ListEdgesRequest\x1a#.kino.playback.v1.ListEdgesResponse\"\x15\x88\xb2\x19\x04\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/edgesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,6 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOLDLEASEREQUEST'].fields_by_name['lease']._serialized_options = b'\342A\001\002\272H\034r\0322\030^leases/[a-z0-9-]{1,63}$'
   _globals['_HOLDLEASEREQUEST'].fields_by_name['live_time']._loaded_options = None
   _globals['_HOLDLEASEREQUEST'].fields_by_name['live_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_HOLDLEASEREQUEST'].fields_by_name['concurrent_stream_limit']._loaded_options = None
+  _globals['_HOLDLEASEREQUEST'].fields_by_name['concurrent_stream_limit']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_DROPLEASEREQUEST'].fields_by_name['lease']._loaded_options = None
   _globals['_DROPLEASEREQUEST'].fields_by_name['lease']._serialized_options = b'\342A\001\002\272H\034r\0322\030^leases/[a-z0-9-]{1,63}$'
   _globals['_EDGEREGISTRYSERVICE'].methods_by_name['ReportEdge']._loaded_options = None
@@ -87,19 +89,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTEDGERESPONSE']._serialized_start=929
   _globals['_REPORTEDGERESPONSE']._serialized_end=949
   _globals['_HOLDLEASEREQUEST']._serialized_start=952
-  _globals['_HOLDLEASEREQUEST']._serialized_end=1130
-  _globals['_HOLDLEASERESPONSE']._serialized_start=1133
-  _globals['_HOLDLEASERESPONSE']._serialized_end=1291
-  _globals['_HOLDLEASERESPONSE_STATE']._serialized_start=1212
-  _globals['_HOLDLEASERESPONSE_STATE']._serialized_end=1291
-  _globals['_DROPLEASEREQUEST']._serialized_start=1293
-  _globals['_DROPLEASEREQUEST']._serialized_end=1363
-  _globals['_DROPLEASERESPONSE']._serialized_start=1365
-  _globals['_DROPLEASERESPONSE']._serialized_end=1384
-  _globals['_LISTEDGESREQUEST']._serialized_start=1386
-  _globals['_LISTEDGESREQUEST']._serialized_end=1404
-  _globals['_LISTEDGESRESPONSE']._serialized_start=1406
-  _globals['_LISTEDGESRESPONSE']._serialized_end=1464
-  _globals['_EDGEREGISTRYSERVICE']._serialized_start=1467
-  _globals['_EDGEREGISTRYSERVICE']._serialized_end=1876
+  _globals['_HOLDLEASEREQUEST']._serialized_end=1172
+  _globals['_HOLDLEASERESPONSE']._serialized_start=1175
+  _globals['_HOLDLEASERESPONSE']._serialized_end=1333
+  _globals['_HOLDLEASERESPONSE_STATE']._serialized_start=1254
+  _globals['_HOLDLEASERESPONSE_STATE']._serialized_end=1333
+  _globals['_DROPLEASEREQUEST']._serialized_start=1335
+  _globals['_DROPLEASEREQUEST']._serialized_end=1405
+  _globals['_DROPLEASERESPONSE']._serialized_start=1407
+  _globals['_DROPLEASERESPONSE']._serialized_end=1426
+  _globals['_LISTEDGESREQUEST']._serialized_start=1428
+  _globals['_LISTEDGESREQUEST']._serialized_end=1446
+  _globals['_LISTEDGESRESPONSE']._serialized_start=1448
+  _globals['_LISTEDGESRESPONSE']._serialized_end=1506
+  _globals['_EDGEREGISTRYSERVICE']._serialized_start=1509
+  _globals['_EDGEREGISTRYSERVICE']._serialized_end=1918
 # @@protoc_insertion_point(module_scope)

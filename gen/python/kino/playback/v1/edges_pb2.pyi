@@ -199,8 +199,11 @@ class HoldLeaseRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     LIVE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CONCURRENT_STREAM_LIMIT_FIELD_NUMBER: _builtins.int
     lease: _builtins.str
     """Required. Format: `leases/{lease}`."""
+    concurrent_stream_limit: _builtins.int
+    """Optional. With `expire_time`: a lease that expired is taken again if fewer than so many of its account's are live."""
     @_builtins.property
     def live_time(self) -> _timestamp_pb2.Timestamp:
         """Required. The lease goes on when it was live then: earlier than now after a time in which nobody could ask."""
@@ -215,10 +218,11 @@ class HoldLeaseRequest(_message.Message):
         lease: _builtins.str = ...,
         live_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        concurrent_stream_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "live_time", b"live_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "lease", b"lease", "live_time", b"live_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_stream_limit", b"concurrent_stream_limit", "expire_time", b"expire_time", "lease", b"lease", "live_time", b"live_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,7 +146,8 @@ class PlaybackServiceServicer:
     def GetManifest(self, request, context):
         """Gets a manifest for HTTP players: `master.m3u8`, `manifest.mpd`, or the media playlist of one rendition
         (`h264-720.m3u8`). Shows what is published without a gap; live-like until the title is complete (HLS EVENT, dynamic
-        MPD). Follows RFC 8216 and ISO/IEC 23009-1.
+        MPD). Follows RFC 8216 and ISO/IEC 23009-1. HTTP players know nothing of leases: manifests, extras and segments renew theirs,
+        and one that expired while they paused is taken again, for a day, as long as the account has a stream left.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """

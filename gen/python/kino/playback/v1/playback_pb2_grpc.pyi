@@ -50,7 +50,8 @@ class PlaybackServiceStub:
     GetManifest: _aio.UnaryStreamMultiCallable[_playback_pb2.GetManifestRequest, _httpbody_pb2.HttpBody]
     """Gets a manifest for HTTP players: `master.m3u8`, `manifest.mpd`, or the media playlist of one rendition
     (`h264-720.m3u8`). Shows what is published without a gap; live-like until the title is complete (HLS EVENT, dynamic
-    MPD). Follows RFC 8216 and ISO/IEC 23009-1.
+    MPD). Follows RFC 8216 and ISO/IEC 23009-1. HTTP players know nothing of leases: manifests, extras and segments renew theirs,
+    and one that expired while they paused is taken again, for a day, as long as the account has a stream left.
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
@@ -144,7 +145,8 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
         """Gets a manifest for HTTP players: `master.m3u8`, `manifest.mpd`, or the media playlist of one rendition
         (`h264-720.m3u8`). Shows what is published without a gap; live-like until the title is complete (HLS EVENT, dynamic
-        MPD). Follows RFC 8216 and ISO/IEC 23009-1.
+        MPD). Follows RFC 8216 and ISO/IEC 23009-1. HTTP players know nothing of leases: manifests, extras and segments renew theirs,
+        and one that expired while they paused is taken again, for a day, as long as the account has a stream left.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """

@@ -380,6 +380,7 @@ class LeaseClaims(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     TITLE_DURATION_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    CONCURRENT_STREAM_LIMIT_FIELD_NUMBER: _builtins.int
     lease: _builtins.str
     """Resource name of the lease. Format: `leases/{lease}`."""
     profile: _builtins.str
@@ -390,6 +391,10 @@ class LeaseClaims(_message.Message):
     """Name of the device as given."""
     job: _builtins.str
     """The job whose media is read, whatever replaces it meanwhile. Format: `jobs/{job}`."""
+    concurrent_stream_limit: _builtins.int
+    """How many streams the account had when playback was started: a lease that expired while its player paused is taken again
+    as long as fewer of the account's are live.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Server time of `StartPlayback`."""
@@ -408,10 +413,11 @@ class LeaseClaims(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         title_duration: _duration_pb2.Duration | None = ...,
         job: _builtins.str = ...,
+        concurrent_stream_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "title_duration", b"title_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "job", b"job", "lease", b"lease", "profile", b"profile", "start_time", b"start_time", "title", b"title", "title_duration", b"title_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_stream_limit", b"concurrent_stream_limit", "device", b"device", "job", b"job", "lease", b"lease", "profile", b"profile", "start_time", b"start_time", "title", b"title", "title_duration", b"title_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -242,6 +242,13 @@ export declare type HoldLeaseRequest = Message<"kino.playback.v1.HoldLeaseReques
    * @generated from field: google.protobuf.Timestamp expire_time = 3;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * Optional. With `expire_time`: a lease that expired is taken again if fewer than so many of its account's are live.
+   *
+   * @generated from field: int32 concurrent_stream_limit = 4;
+   */
+  concurrentStreamLimit: number;
 };
 
 /**

@@ -458,6 +458,14 @@ export declare type LeaseClaims = Message<"kino.playback.v1.LeaseClaims"> & {
    * @generated from field: string job = 7;
    */
   job: string;
+
+  /**
+   * How many streams the account had when playback was started: a lease that expired while its player paused is taken again
+   * as long as fewer of the account's are live.
+   *
+   * @generated from field: int32 concurrent_stream_limit = 8;
+   */
+  concurrentStreamLimit: number;
 };
 
 /**
