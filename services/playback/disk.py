@@ -307,7 +307,7 @@ class Edge:
             return
         try:
             self._placement.restore(json.loads(data))
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             _log.warning("what another version remembered of plays is not understood")
         self._placement.forget(self._now_s())
 

@@ -295,15 +295,43 @@ def test_an_item_is_read_out_of_its_key() -> None:
     assert item_of("media/a/job/h264-360/init.mp4") == Item("media/a/job/h264-360", -1)
 
 
-def test_viewers_on_the_way_make_the_parts_before_them_worth_more() -> None:
+def test_who_begins_a_title_makes_all_that_follows_worth_more() -> None:
     placement = Placement()
-    for title in ("a", "b"):
+    first, other = (Item(f"{title}/h264-720", 16) for title in "ab")
+    for item in (first, other):
         for number in (0, 8, 16):
-            placement.seen(Item(title, number), 0.0)
+            placement.seen(Item(item.group, number), 0.0)
     for _ in range(5):
-        placement.seen(Item("a", 0), 1000.0)
-    assert placement.worth(Item("a", 16), 1000.0) > placement.worth(Item("b", 16), 1000.0)
-    assert placement.worth(Item("a", 0), 1000.0) > placement.worth(Item("a", 0), 200_000.0)
+        placement.seen(Item(first.group, 0), 1000.0)
+    assert placement.worth(first, 1000.0) > placement.worth(other, 1000.0)
+    assert placement.worth(first, 1000.0) > placement.worth(first, 200_000.0)
+
+
+def test_one_who_stays_counts_no_more_than_one_who_leaves() -> None:
+    placement = Placement()
+    stayed, left = (Item(f"{title}/h264-720", 0) for title in "ab")
+    for number in range(8):
+        placement.seen(Item(stayed.group, number), 6.0 * number)
+    for _ in range(2):
+        placement.seen(left, 60.0)
+    assert placement.worth(left, 60.0) > placement.worth(stayed, 60.0)
+    # After so long it is somebody else who goes on there, or the same with a break.
+    before = placement.worth(stayed, 10_000.0)
+    placement.seen(Item(stayed.group, 8), 10_000.0)
+    assert placement.worth(stayed, 10_000.0) > before
+
+
+def test_where_a_titles_many_viewers_leave_it_is_worth_less_than_elsewhere() -> None:
+    placement = Placement()
+    left, stayed = (f"{title}/h264-720" for title in "ab")
+    for at_s in range(0, 4000, 100):
+        for number in range(16):
+            placement.seen(Item(stayed, number), at_s + number)
+            if number < 8:
+                placement.seen(Item(left, number), at_s + number)
+    begins = [placement.worth(Item(group, 0), 4000.0) for group in (left, stayed)]
+    assert begins[0] == pytest.approx(begins[1])
+    assert 2 * placement.worth(Item(left, 8), 4000.0) < placement.worth(Item(stayed, 8), 4000.0)
 
 
 def test_two_of_the_same_rank_do_not_push_each_other_out() -> None:
