@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.runtime.coding import accepts
+
 Headers = tuple[tuple[str, str], ...]
 
 INDEX = "index.html"
@@ -87,7 +89,7 @@ def reply(asset: Asset, request: Mapping[str, str]) -> Reply:
     Hashed files are cached for ever; all others are revalidated by their `etag` (RFC 9111; 304 by RFC 9110,
     13.1.2).
     """
-    brotli = asset.brotli if _accepts_brotli(request.get("accept-encoding", "")) else None
+    brotli = asset.brotli if accepts(request.get("accept-encoding", ""), "br") else None
     etag = f'"{asset.digest[:32]}{"-br" if brotli is not None else ""}"'
     cached = "public, max-age=31536000, immutable" if _HASHED.fullmatch(asset.name) else "no-cache"
     headers: Headers = (("etag", etag), ("cache-control", cached), ("vary", "accept-encoding"), *SECURITY)
@@ -101,16 +103,6 @@ def reply(asset: Asset, request: Mapping[str, str]) -> Reply:
     # The gateway calls with POST, and tells the method it was called with.
     head = request.get("x-envoy-original-method") == "HEAD"
     return Reply(headers=headers, content_type=kind, content=b"" if head else content)
-
-
-def _accepts_brotli(accepted: str) -> bool:
-    """Whether `br` is listed and not refused by a weight of zero (RFC 9110, 12.5.3)."""
-    for item in accepted.split(","):
-        coding, _, parameters = item.partition(";")
-        if coding.strip().lower() == "br":
-            weight = parameters.partition("q=")[2].strip()
-            return not weight or bool(weight.strip("0."))
-    return False
 
 
 def _matches(condition: str, etag: str) -> bool:

@@ -6,13 +6,20 @@ passes the rest on as headers.
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from services.runtime.coding import accepts
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 Headers = tuple[tuple[str, str], ...]
+
+#: A smaller text fits into one packet anyhow.
+_WORTH_BYTES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,28 @@ def answer(request: Mapping[str, str], *, size_bytes: int, etag: str, cache_cont
     # The gateway calls with POST, and tells the method it was called with.
     head = request.get("x-envoy-original-method") == "HEAD"
     return Answer(headers=headers, start=start, end=start if head else end)
+
+
+def text_answer(
+    request: Mapping[str, str], text: bytes, *, etag: str, cache_control: str
+) -> tuple[Answer, bytes]:
+    """As `answer`, for a text, and its bytes to send from: compressed for a reader that takes it whole so.
+
+    Compressed here, because the gateway's compressor cuts bodies short whose length is told.
+    """
+    small = accepts(request.get("accept-encoding", ""), "gzip") and "range" not in request
+    coded: Headers = ()
+    if small and len(text) >= _WORTH_BYTES:
+        # Another representation has another tag (RFC 9110, 8.8.3).
+        text, etag, coded = _gzipped(text), f"{etag}-gzip", (("content-encoding", "gzip"),)
+    made = answer(request, size_bytes=len(text), etag=etag, cache_control=cache_control)
+    return replace(made, headers=(*made.headers, *coded, ("vary", "accept-encoding"))), text
+
+
+@lru_cache(maxsize=64)
+def _gzipped(text: bytes) -> bytes:
+    """The same for all viewers of a title, so compressed once."""
+    return gzip.compress(text, 6, mtime=0)
 
 
 def _matches(condition: str, quoted: str) -> bool:

@@ -26,7 +26,7 @@ from services.playback.chunks import Track, http_body
 from services.playback.clients import VIDEO_CODECS
 from services.playback.errors import ExtraNotFound, RenditionNotFound, TitleReplaced
 from services.playback.extras import extra_file
-from services.playback.http import Answer, answer
+from services.playback.http import Answer, answer, text_answer
 from services.playback.leases import Leases
 from services.playback.model import Lease, Rendition, TitleMedia
 from services.playback.player import INIT, End, EndReason, Header, Player, Position, Wanted
@@ -171,11 +171,11 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         if media.replaced and not media.complete:
             raise TitleReplaced(media.title)  # a player would ask for what is missing for ever
         text, kind = await self._manifest(media, request.file)
-        data = memoryview(text.encode())
-        etag = hashlib.sha256(data).hexdigest()[:32]
-        reply = answer(_metadata(context), size_bytes=len(data), etag=etag, cache_control=_MANIFEST_CACHE)
+        plain = text.encode()
+        etag = hashlib.sha256(plain).hexdigest()[:32]
+        reply, data = text_answer(_metadata(context), plain, etag=etag, cache_control=_MANIFEST_CACHE)
         await context.send_initial_metadata(reply.headers)
-        yield http_body(kind, [data[reply.start : reply.end]])
+        yield http_body(kind, [memoryview(data)[reply.start : reply.end]])
 
     async def GetExtra(self, request: pb.GetExtraRequest, context: Any) -> AsyncIterator[Any]:
         """See the contract."""
@@ -185,12 +185,13 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         file = extra_file(source.extras, request.file)
         if file is None:
             raise ExtraNotFound(request.file)
-        data = memoryview(await self._objects.get(file.object_key))
-        reply = answer(
-            _metadata(context), size_bytes=len(data), etag=file.sha256.hex(), cache_control=_SEGMENT_CACHE
-        )
+        data, etag, asked = await self._objects.get(file.object_key), file.sha256.hex(), _metadata(context)
+        if file.content_type.startswith("text/"):
+            reply, data = text_answer(asked, data, etag=etag, cache_control=_SEGMENT_CACHE)
+        else:
+            reply = answer(asked, size_bytes=len(data), etag=etag, cache_control=_SEGMENT_CACHE)
         await context.send_initial_metadata(reply.headers)
-        yield http_body(file.content_type, [data[reply.start : reply.end]])
+        yield http_body(file.content_type, [memoryview(data)[reply.start : reply.end]])
 
     async def GetSegment(self, request: pb.GetSegmentRequest, context: Any) -> None:  # type: ignore[override]
         """See the contract."""

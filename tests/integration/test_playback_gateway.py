@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import io
 import subprocess
@@ -154,6 +155,18 @@ async def test_manifests_are_served_with_their_types_and_revalidated(gate: Gate)
         assert (head.status, head.body, head.headers["etag"]) == (200, b"", first.headers["etag"])
         again = await gate.fetch(path, if_none_match=first.headers["etag"])
         assert (again.status, again.body) == (304, b"")
+
+
+async def test_a_manifest_is_compressed_whole_for_a_reader_that_takes_that(gate: Gate) -> None:
+    plain, small = await gate.fetch(gate.dash_path), await gate.fetch(gate.dash_path, accept_encoding="gzip")
+    assert (plain.headers.get("content-encoding"), small.headers["content-encoding"]) == (None, "gzip")
+    assert (int(small.headers["content-length"]), gzip.decompress(small.body)) == (
+        len(small.body),
+        plain.body,
+    )
+    assert len(small.body) < len(plain.body) / 2
+    again = await gate.fetch(gate.dash_path, accept_encoding="gzip", if_none_match=small.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
 
 
 async def test_ranges_of_a_segment_are_its_bytes(gate: Gate, film: Film) -> None:

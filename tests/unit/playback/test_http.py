@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gzip
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.playback.http import answer
+from services.playback.http import answer, text_answer
 
 SIZE = 1000
 
@@ -68,3 +70,31 @@ def test_no_range_header_breaks_the_answer(text: str) -> None:
     status, _, _, start, end = told(range=f"bytes={text}")
     assert status in ("200", "206", "416")
     assert 0 <= start <= end <= SIZE
+
+
+TEXT = b"#EXTINF:5.005,\n" * 200
+
+
+def sent(text: bytes = TEXT, **request: str) -> tuple[str, str, bytes]:
+    """Encoding, tag and body."""
+    headers = {key.replace("_", "-"): value for key, value in request.items()}
+    reply, data = text_answer(headers, text, etag="abc", cache_control="private")
+    got = dict(reply.headers)
+    assert (got["vary"], got["x-http-content-length"]) == ("accept-encoding", str(reply.end - reply.start))
+    return got.get("content-encoding", ""), got["etag"], data[reply.start : reply.end]
+
+
+def test_a_text_is_compressed_for_a_reader_that_takes_it_whole() -> None:
+    coding, etag, body = sent(accept_encoding="gzip, deflate, br")
+    assert (coding, etag, gzip.decompress(body)) == ("gzip", '"abc-gzip"', TEXT)
+    assert len(body) < len(TEXT) / 10
+
+
+@pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "identity"])
+def test_a_text_stays_plain_for_a_reader_that_takes_no_gzip(accepted: str) -> None:
+    assert sent(accept_encoding=accepted) == ("", '"abc"', TEXT)
+
+
+def test_a_part_of_a_text_and_a_small_one_stay_plain() -> None:
+    assert sent(accept_encoding="gzip", range="bytes=1-3") == ("", '"abc"', TEXT[1:4])
+    assert sent(TEXT[:100], accept_encoding="gzip") == ("", '"abc"', TEXT[:100])
