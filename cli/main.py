@@ -20,6 +20,7 @@ import typer
 from cli.output import Output
 from services.runtime.errors import KinoError, RemoteError
 from services.runtime.logs import configure_logs
+from services.runtime.loop import ServingLoop
 from services.runtime.status import error_of
 
 
@@ -68,7 +69,8 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     async def body() -> None:
         await work()
 
-    asyncio.run(body())
+    with asyncio.Runner(loop_factory=ServingLoop) as runner:
+        runner.run(body())
 
 
 def main() -> None:

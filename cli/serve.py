@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.runtime.app import builders, running
+from services.runtime.memory import settle
 from services.runtime.settings import Settings
 
 
@@ -21,6 +22,7 @@ async def serve(settings: Settings, names: Sequence[str], address_file: Path | N
             serving = {"pid": os.getpid(), "address": process.address, "services": list(names)}
             ports = {"stream_address": process.server.stream_address, "tls_port": process.server.tls_port}
             write_json(address_file, {**serving, **ports})
+        settle()
         await stop.wait()
         if address_file:
             os.unlink(address_file)

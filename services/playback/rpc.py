@@ -33,6 +33,7 @@ from services.playback.player import INIT, End, EndReason, Header, Player, Posit
 from services.playback.readers import Readers
 from services.playback.titles import Titles
 from services.playback.tokens import LeaseTokens
+from services.playback.turns import Turns
 from services.playback.usecases import StartPlayback
 from services.runtime.auth import principal, require_user
 from services.runtime.clock import Clock
@@ -44,6 +45,8 @@ SERVICE = "kino.playback.v1.PlaybackService"
 
 #: Payload of one HttpBody message.
 _HTTP_BYTES = 512 << 10
+#: A stream that has sent less than this has hardly begun.
+_NEW_BYTES = 1 << 20
 _SEGMENT_CACHE = "private, max-age=86400, immutable"
 _MANIFEST_CACHE = "private, no-cache"
 _HLS_TYPE = "application/vnd.apple.mpegurl"
@@ -80,6 +83,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         self._player = player
         self._leases = leases
         self._readers = readers
+        self._turns = Turns()
         self._titles = titles
         self._tokens = tokens
         self._clock = clock
@@ -134,11 +138,13 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         moves: bool = False,
     ) -> None:
         """Write the messages; a stream that `moves` ends early when the node goes down."""
+        self._turns.arrived()
         with self._readers.reading(lease) as reader:
             # Closed here and now when the call is cancelled, not when the garbage collector finds it.
             async with aclosing(cast(AsyncGenerator[bytes | Header | End, None], messages)) as closed:
                 async for message in closed:
                     data = _wire(message)
+                    await self._turns.take(new=reader.taken_bytes < _NEW_BYTES)
                     await context.write(data)
                     reader.moved(len(data))
                     if moves and self._readers.leaving and isinstance(message, bytes):
