@@ -30,6 +30,7 @@ from services.playback.clients import (
 from services.playback.disk import Edge
 from services.playback.edges import EdgeRegistry, EdgeReport, Edges
 from services.playback.folder import Folder
+from services.playback.lease_memory import LeaseMemory
 from services.playback.leases import Leases
 from services.playback.plan import Hours, Planner
 from services.playback.player import Player
@@ -80,6 +81,15 @@ def _folder(ctx: Context) -> Folder | None:
     """Where the disk tier is, where this node has one."""
     settings = ctx.settings
     return Folder(settings.edge_dir or settings.data_dir / "edge") if settings.edge_disk_bytes else None
+
+
+async def _lease_memory(ctx: Context, leases: Leases, folder: Folder | None) -> LeaseMemory | None:
+    """Where this node has a disk, what an earlier process knew of leases, told by now."""
+    if folder is None:
+        return None
+    memory = LeaseMemory(leases, folder, ctx.clock)
+    await asyncio.to_thread(memory.recall)
+    return memory
 
 
 async def _edge(ctx: Context, folder: Folder | None) -> Edge | None:
@@ -143,6 +153,7 @@ async def build(ctx: Context) -> ServiceApp:
     ttl = timedelta(seconds=ctx.settings.lease_ttl_s)
     leases = Leases(books.leases, ctx.clock, ttl)
     folder = _folder(ctx)
+    lease_memory = await _lease_memory(ctx, leases, folder)
     remembered = _remembered(ctx, folder)
     catalog = CatalogClient(remembered or ctx.channels.stub(CatalogServiceStub))
     # What is remembered on the disk has its own limit; both would add up.
@@ -201,6 +212,8 @@ async def build(ctx: Context) -> ServiceApp:
     async def close() -> None:
         if beat is not None:
             await beat.close()
+        if lease_memory is not None:
+            await lease_memory.save()
         await cache.close()
 
     return ServiceApp(
@@ -213,6 +226,7 @@ async def build(ctx: Context) -> ServiceApp:
             purge,
             readers.watch,
             *([edge.keep_saving] if edge else []),
+            *([lease_memory.keep_saving] if lease_memory else []),
             *([planner.run] if planner and planner.hours else []),
             *([beat.run] if beat else []),
         ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.playback.errors import LeaseEnded, LeaseLost
 from services.playback.model import Lease
@@ -111,6 +112,23 @@ class Leases:
     async def live(self, user: str) -> list[Lease]:
         """A user's live leases, oldest first."""
         return await self._store.live(user, self._clock.now())
+
+    def ends(self) -> list[tuple[str, float, float | None]]:
+        """The live leases: name, end, and since when they go on without the database (times of day in s)."""
+        now = self._clock.now()
+        return [
+            (name, known.expire_time.timestamp(), known.down_since and known.down_since.timestamp())
+            for name, known in self._known.items()
+            if known.state is LeaseState.LIVE and known.expire_time > now
+        ]
+
+    def restore(self, ends: Iterable[tuple[str, float, float | None]]) -> None:
+        """Know what `ends` told an earlier process; each is checked when it is used."""
+        now = self._clock.now()
+        for name, end_s, down_s in ends:
+            down_since = None if down_s is None else datetime.fromtimestamp(down_s, UTC)
+            end = datetime.fromtimestamp(end_s, UTC)
+            self._remember(name, _Known(expire_time=end, check_time=now, down_since=down_since))
 
     async def _check(self, lease: Lease, known: _Known) -> None:
         now = self._clock.now()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from cli.client import CredentialFile, Credentials
 from kino.playback.v1 import edge_pb2 as pb
 from kino.playback.v1.edge_pb2_grpc import EdgeServiceStub
+from kino.playback.v1.playback_pb2 import RenewLeaseRequest
 from kino.playback.v1.playback_pb2_grpc import PlaybackServiceStub
 from services.catalog.bootstrap import build as build_catalog
 from services.history.bootstrap import build as build_history
@@ -195,6 +196,25 @@ async def test_a_node_that_starts_without_origin_and_catalog_serves_what_it_keep
                 await start(stub, title)
             whole = play(stub, token, 0, max_height=360)
             assert await refused(whole) == "UNAVAILABLE"
+
+
+async def test_an_edge_that_starts_while_playback_is_away_goes_on_with_a_renewed_lease_past_its_first_end(
+    tmp_path: Path, film: Film
+) -> None:
+    async with node(tmp_path) as process:
+        title = await Publisher(process, film).publish_all()
+        async with viewer(process) as stub:
+            token = (await start(stub, title)).lease.token
+            before = await first_segment(process, token)
+            for _ in range(2):
+                cast(ManualClock, process.context.clock).advance(45)
+                await stub.RenewLease(RenewLeaseRequest(lease_token=token))
+    nobody = dict.fromkeys(("playback", "catalog", "history", "billing", "identity"), "127.0.0.1:9")
+    edge = {"edge_address": "http://127.0.0.1:9", "endpoints": nobody}
+    async with alone(tmp_path, timedelta(seconds=100), **edge) as process:
+        assert await first_segment(process, token) == before
+    async with alone(tmp_path, timedelta(hours=1), **edge) as process:
+        assert await refused(first_segment(process, token)) == "UNAVAILABLE"
 
 
 @pytest.mark.parametrize("stale_s", [0, 20])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -168,6 +169,33 @@ async def test_a_lease_ended_here_stays_ended_while_the_database_is_down(node: N
     node.clock.advance(CHECK_EVERY)
     with pytest.raises(LeaseEnded):
         await node.leases.hold(lease)
+
+
+async def test_a_node_that_starts_again_goes_on_with_what_it_renewed_and_adds_no_time(node: Node) -> None:
+    lease = await node.started()
+    await node.held_for(lease, 150)
+    node.store.down = True
+    again = node.another()
+    with pytest.raises(Unavailable):
+        await again.hold(lease)
+    again = node.another()
+    again.restore(json.loads(json.dumps(node.leases.ends())))
+    await again.hold(lease)
+    node.clock.advance(GRACE.total_seconds() - 30)
+    await again.hold(lease)
+    third = node.another()
+    third.restore(json.loads(json.dumps(again.ends())))
+    await third.hold(lease)
+    node.clock.advance(31)
+    with pytest.raises(Unavailable):
+        await third.hold(lease)
+
+
+async def test_only_live_leases_are_remembered(node: Node) -> None:
+    lease = await node.started()
+    assert [name for name, _, _ in node.leases.ends()] == [lease.name]
+    await node.leases.end(lease)
+    assert node.leases.ends() == []
 
 
 async def test_a_lease_that_was_silent_too_long_gets_no_grace(node: Node) -> None:
