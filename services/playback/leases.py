@@ -117,7 +117,7 @@ class Leases:
         """The live leases: name, end, and since when they go on without the database (times of day in s)."""
         now = self._clock.now()
         return [
-            (name, known.expire_time.timestamp(), known.down_since and known.down_since.timestamp())
+            (name, known.expire_time.timestamp(), known.down_since.timestamp() if known.down_since else None)
             for name, known in self._known.items()
             if known.state is LeaseState.LIVE and known.expire_time > now
         ]
