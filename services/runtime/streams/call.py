@@ -84,15 +84,13 @@ class Call:
         self.end(code, details, trailing_metadata)
         raise grpc.aio.AbortError
 
-    def end(
-        self, code: grpc.StatusCode, details: str = "", metadata: Metadata = (), *, abandon: bool = False
-    ) -> None:
+    def end(self, code: grpc.StatusCode, details: str = "", metadata: Metadata = ()) -> None:
         """Send the status, after all that was written; a second one is not sent."""
         trailers = [("grpc-status", str(code.value[0])), *_encoded(metadata)]
         if details:
             trailers.insert(1, ("grpc-message", quote(details, safe=_PLAIN)))
         head = () if self._begun else _CONTENT
-        self._connection.end(self._stream_id, [*head, *trailers], abandon=abandon)
+        self._connection.end(self._stream_id, [*head, *trailers])
 
     def _begin(self, metadata: Metadata) -> None:
         if not self._begun:
@@ -114,7 +112,10 @@ def _decoded(headers: Headers) -> list[tuple[str, str | bytes]]:
             continue
         if key.endswith("-bin"):
             try:
-                found += [(key, base64.b64decode(one + "=" * (-len(one) % 4))) for one in value.split(",")]
+                found += [
+                    (key, base64.b64decode(one + "=" * (-len(one) % 4), validate=True))
+                    for one in value.split(",")
+                ]
             except (binascii.Error, ValueError):
                 raise BadRequest(400) from None
         else:

@@ -42,11 +42,12 @@ class _Http2(h2.connection.H2Connection):
     @property
     def open_inbound_streams(self) -> int:
         """At most so many are open. `h2` asks for each new one, and forgets closed ones as it counts."""
-        self._at_most += 1
-        if self._at_most >= self._recount_at:
-            self._at_most = super().open_inbound_streams
-            self._recount_at = min(2 * self._at_most + 64, self.local_settings.max_concurrent_streams)
-        return self._at_most
+        count = self._at_most
+        if count >= min(self._recount_at, self.local_settings.max_concurrent_streams):
+            count = super().open_inbound_streams
+            self._recount_at = 2 * count + 64
+        self._at_most = count + 1
+        return count
 
 
 class Outgoing:
@@ -150,16 +151,14 @@ class Connection:
         else:
             await asyncio.sleep(0)  # the others' turn
 
-    def end(self, stream_id: int, trailers: Headers, *, abandon: bool = False) -> None:
-        """End the answer once its bytes are sent. `abandon`: the rest of the request isn't read."""
+    def end(self, stream_id: int, trailers: Headers) -> None:
+        """End the answer once its bytes are sent; more of the request is ignored."""
         out = self._out.get(stream_id)
         if out is None or out.trailers is not None:
             return
         out.trailers = trailers
         if not out.size_bytes:
             self._finish(out)
-        if abandon and stream_id not in self._out:
-            self._h2.reset_stream(stream_id, ErrorCodes.NO_ERROR)
         self._flush_control()
 
     def look(self) -> None:

@@ -131,11 +131,11 @@ class StreamServer:
         try:
             call = Call(connection, stream_id, headers)
         except BadRequest as error:
-            connection.end(stream_id, [(":status", str(error.status))], abandon=body is None)
+            connection.end(stream_id, [(":status", str(error.status))])
             return
         if body is None:
             message = f"A request has at most {self._max_request_bytes} bytes."
-            call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, message, abandon=True)
+            call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         elif len(self._tasks) >= self._max_calls:
             call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many calls at once: try again later.")
         else:
