@@ -1,26 +1,32 @@
-"""Media messages as bytes: serialised once per segment, in fixed cuts, and sent to everybody as they are.
+"""Media messages: a short prefix before bytes of the object, which everybody is sent from where they lie.
 
 `MediaChunk` is the same field (2) of `PlayResponse` and of `ReadSegmentsResponse`, and its payload is its
-last field, so a message is a short prefix before bytes of the object. It is written by hand here, because a
-Protobuf object would copy the payload at every use; the tests hold it equal to the generated code.
+last field. The prefix is written by hand here, because a Protobuf object would copy the payload at every use;
+the tests hold it equal to the generated code.
 """
 
 from __future__ import annotations
 
 import enum
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
-#: Fixed cuts of a segment: each is one cached message, or some small ones. Larger gains nothing in the whole,
-#: and a viewer who stalls keeps one.
-CUT_BYTES = 1 << 20
+#: Messages to a fast reader: each costs some work whatever its size, and clients take 4 MiB at most.
+CUT_BYTES = 2 << 20
 #: First message of a stream: soon on the screen.
 FIRST_BYTES = 64 << 10
-#: Messages until a stream has shown its speed, and those of one that is slow; a part of a cut.
+#: Messages until a stream has shown its speed, and those of one that is slow.
 SMALL_BYTES = 256 << 10
-#: A segment that memory has dropped is read again in whole blocks of this size.
+#: A segment is kept in blocks of this size, and read again in whole ones when memory has dropped it.
 BLOCK_BYTES = SMALL_BYTES
+
+#: What a fast reader has taken before it gets large messages.
+_PROVEN_BYTES = 1 << 20
+
+#: The parts of a message, in order.
+Buffers: TypeAlias = tuple[bytes | memoryview, ...]
 
 
 class Track(enum.IntEnum):
@@ -55,13 +61,6 @@ def _prefix(track: Track, number: int, offset_bytes: int, last: bool, size_bytes
     return b"\x12" + varint(len(chunk) + size_bytes) + chunk
 
 
-@dataclass(frozen=True)
-class _Message:
-    wire: bytes
-    #: Where the payload begins in it.
-    payload_at: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outline:
     """What a reader remembers of a segment: enough to read any part of it again and know it is right."""
@@ -73,11 +72,11 @@ class Outline:
     #: CRC-32 of each block.
     marks: tuple[int, ...]
 
-    def message(self, start: int, parts: Sequence[memoryview]) -> _Message:
+    def message(self, start: int, parts: Iterable[memoryview]) -> Buffers:
         """The message with these bytes, which begin at `start`."""
-        size = sum(map(len, parts))
-        prefix = _prefix(self.track, self.number, start, start + size == self.size_bytes, size)
-        return _Message(b"".join((prefix, *parts)), len(prefix))
+        held = tuple(parts)
+        size = sum(map(len, held))
+        return _prefix(self.track, self.number, start, start + size == self.size_bytes, size), *held
 
     def blocks(self, start: int, end: int) -> tuple[int, int]:
         """Where the blocks begin and end that hold the bytes `start` ≤ i < `end`."""
@@ -100,9 +99,9 @@ class Piece:
         marks = _marks(self._data)
         return marks == self._outline.marks[first : first + len(marks)]
 
-    def message(self, start: int, end: int) -> bytes:
+    def message(self, start: int, end: int) -> Buffers:
         """See `Chunks.message`."""
-        return self._outline.message(start, list(self.views(start, end))).wire
+        return self._outline.message(start, self.views(start, end))
 
     def views(self, start: int, end: int) -> Iterator[memoryview]:
         """See `Chunks.views`."""
@@ -110,54 +109,26 @@ class Piece:
 
 
 class Chunks:
-    """One segment (or init segment) ready to be sent.
-
-    Each cut is kept as one message or as small ones, as it was last asked for: all who watch at the film's
-    pace share the small ones, all who take what there is the large one, and memory holds every byte once.
-    """
+    """One segment (or init segment) ready to be sent, in blocks: who stalls keeps those of one message."""
 
     def __init__(self, track: Track, number: int, data: bytes) -> None:
         """`number` is -1 for an init segment."""
-        self.size_bytes = len(data)
-        self.outline = Outline(track=track, number=number, size_bytes=len(data), marks=_marks(data))
-        view = memoryview(data)
-        self._cuts = [
-            [self.outline.message(start, [view[start : start + CUT_BYTES]])]
-            for start in range(0, max(len(data), 1), CUT_BYTES)
-        ]
-        #: What it takes in memory, but for the few bytes before each small message.
-        self.memory_bytes = sum(len(message.wire) for (message,) in self._cuts)
+        self.size_bytes = self.memory_bytes = len(data)
+        self._blocks = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
+        marks = tuple(map(zlib.crc32, self._blocks))
+        self.outline = Outline(track=track, number=number, size_bytes=len(data), marks=marks)
 
-    def message(self, start: int, end: int) -> bytes:
-        """The message with the bytes `start` ≤ i < `end`: a shared one where they are a cut or its part."""
-        size = CUT_BYTES if start % CUT_BYTES == 0 and end - start > SMALL_BYTES else SMALL_BYTES
-        if start % size == 0 and end == min(start + size, self.size_bytes):
-            return self._shared(start, size)
-        return self.outline.message(start, list(self.views(start, end))).wire
-
-    def _shared(self, start: int, size_bytes: int) -> bytes:
-        index, inside = divmod(start, CUT_BYTES)
-        first = index * CUT_BYTES
-        end = min(first + CUT_BYTES, self.size_bytes)
-        starts = range(first, max(end, first + 1), size_bytes)  # an empty object has one message too
-        if len(self._cuts[index]) != len(starts):
-            self._cuts[index] = [
-                self.outline.message(at, list(self.views(at, min(at + size_bytes, end)))) for at in starts
-            ]
-        return self._cuts[index][inside // size_bytes].wire
+    def message(self, start: int, end: int) -> Buffers:
+        """The message with the bytes `start` ≤ i < `end`."""
+        return self.outline.message(start, self.views(start, end))
 
     def views(self, start: int, end: int) -> Iterator[memoryview]:
-        """The same bytes bare, in as many pieces as messages hold them, without a copy."""
+        """The same bytes bare, in as many pieces as blocks hold them, without a copy."""
         while start < end:
-            index, inside = divmod(start, CUT_BYTES)
-            messages = self._cuts[index]
-            size_bytes = CUT_BYTES if len(messages) == 1 else SMALL_BYTES
-            part, inside = divmod(inside, size_bytes)
-            stop = min(end, start - inside + size_bytes)
-            message = messages[part]
-            at = message.payload_at + inside
-            yield memoryview(message.wire)[at : at + stop - start]
-            start = stop
+            index, inside = divmod(start, BLOCK_BYTES)
+            piece = memoryview(self._blocks[index])[inside : inside + end - start]
+            yield piece
+            start += len(piece)
 
     def data(self) -> bytes:
         """All bytes, copied; for init segments."""
@@ -172,8 +143,8 @@ def _marks(data: bytes) -> tuple[int, ...]:
 class Ramp:
     """How large the next message of a stream is: small at first, and while its reader is slow.
 
-    A reader that waits for the film's own pace has a message in memory nearly always, so that is a small one;
-    who takes all there is takes it in large ones, which cost least.
+    A reader that waits for the film's own pace gets small ones, which it has whole sooner; who takes all
+    there is takes it in large ones, which cost least.
     """
 
     #: What a reader takes less than is slow: some times the rate of any rendition.
@@ -184,10 +155,9 @@ class Ramp:
         self._slow = False
 
     def cut(self, start: int, end: int) -> int:
-        """Where the message that begins at `start` ends, at most `end`. Never crosses a fixed cut."""
+        """Where the message that begins at `start` ends, at most `end`."""
         size = FIRST_BYTES if not self._sent_bytes else SMALL_BYTES
-        # A large message is always the one that all share: another would be copied for this reader alone.
-        if self._sent_bytes >= CUT_BYTES and not self._slow and start % CUT_BYTES == 0:
+        if self._sent_bytes >= _PROVEN_BYTES and not self._slow:
             size = CUT_BYTES
         return min(start - start % size + size, end)
 
@@ -197,9 +167,9 @@ class Ramp:
         self._slow = size_bytes < seconds * self.FAST_BYTES_PER_S
 
 
-def http_body(content_type: str, parts: list[memoryview]) -> bytes:
-    """A `google.api.HttpBody` message (content_type = 1, data = 2) around those bytes, copied once."""
-    kind = content_type.encode()
-    size = sum(map(len, parts))
+def http_body(content_type: str, parts: Iterable[memoryview]) -> Buffers:
+    """A `google.api.HttpBody` message (content_type = 1, data = 2) around those bytes."""
+    kind, held = content_type.encode(), tuple(parts)
+    size = sum(map(len, held))
     head = b"\x0a" + varint(len(kind)) + kind
-    return b"".join((head, b"\x12" + varint(size), *parts)) if size else head
+    return (head + b"\x12" + varint(size), *held) if size else (head,)

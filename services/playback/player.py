@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from services.media.cmaf import combined_init
 from services.media.time import ticks_to_ns_up
 from services.playback.cache import ChunkCache, Reading
-from services.playback.chunks import Chunks, Ramp, Track
+from services.playback.chunks import Buffers, Chunks, Ramp, Track
 from services.playback.errors import (
     BytesOutOfRange,
     RenditionNotPlayed,
@@ -160,7 +160,7 @@ class Player:
         self._resume = resume
         self._clock = clock
 
-    async def play(self, lease: Lease, wanted: Wanted) -> AsyncIterator[Header | bytes | End]:
+    async def play(self, lease: Lease, wanted: Wanted) -> AsyncIterator[Header | Buffers | End]:
         """A header, then pictures and sound of each segment in turn, at last an end.
 
         Raises `OffsetOutOfRange`, `CodecNotOffered`, `RenditionNotFound`, `LeaseLost`, `LeaseEnded`,
@@ -193,7 +193,7 @@ class Player:
 
     async def read(
         self, lease: Lease, rendition_id: str, first: int, count: int, offset_bytes: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Buffers]:
         """`count` segments of a rendition from `first` on, less their first `offset_bytes`; -1: its init.
 
         Raises `RenditionNotFound`, `SegmentNotReady`, `SegmentOutOfRange`, `BytesOutOfRange` and as `play`.
@@ -293,7 +293,7 @@ class Player:
 
     async def _send(
         self, lease: Lease, ramp: Ramp, parts: Sequence[_Part], ahead: Sequence[_Part]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Buffers]:
         """The parts one after the other, while those that follow are being read."""
         for part, *following in (parts[i:] for i in range(len(parts))):
             self._cache.asked(part.segment.object_key, part.segment.sha256)
@@ -304,7 +304,9 @@ class Player:
             async for message in self._messages(lease, ramp, reading, part.start):
                 yield message
 
-    async def _messages(self, lease: Lease, ramp: Ramp, reading: Reading, start: int) -> AsyncIterator[bytes]:
+    async def _messages(
+        self, lease: Lease, ramp: Ramp, reading: Reading, start: int
+    ) -> AsyncIterator[Buffers]:
         """The bytes from `start` on. A reader that stalls keeps one message, not the segment."""
         size_bytes = await reading.size_bytes()
         while start < size_bytes:

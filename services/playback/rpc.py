@@ -22,7 +22,7 @@ from kino.playback.v1 import playback_pb2 as pb
 from kino.playback.v1 import playback_pb2_grpc
 from kino.playback.v1 import resources_pb2 as res
 from services.playback import dash, hls
-from services.playback.chunks import Track, http_body
+from services.playback.chunks import Buffers, Track, http_body
 from services.playback.clients import VIDEO_CODECS
 from services.playback.errors import ExtraNotFound, RenditionNotFound, TitleReplaced
 from services.playback.extras import extra_file
@@ -133,7 +133,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         self,
         context: Any,
         lease: Lease,
-        messages: AsyncIterator[bytes | Header | End],
+        messages: AsyncIterator[Buffers | Header | End],
         *,
         moves: bool = False,
     ) -> None:
@@ -141,13 +141,13 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
         self._turns.arrived()
         with self._readers.reading(lease) as reader:
             # Closed here and now when the call is cancelled, not when the garbage collector finds it.
-            async with aclosing(cast(AsyncGenerator[bytes | Header | End, None], messages)) as closed:
+            async with aclosing(cast(AsyncGenerator[Buffers | Header | End, None], messages)) as closed:
                 async for message in closed:
                     data = _wire(message)
                     await self._turns.take(new=reader.taken_bytes < _NEW_BYTES)
                     await context.write(data)
-                    reader.moved(len(data))
-                    if moves and self._readers.leaving and isinstance(message, bytes):
+                    reader.moved(sum(map(len, data)))
+                    if moves and self._readers.leaving and isinstance(message, tuple):
                         await context.write(_wire(End(reason=EndReason.MOVED)))
                         return
 
@@ -213,7 +213,7 @@ class PlaybackServicer(playback_pb2_grpc.PlaybackServiceServicer):
             for start in _starts(reply):
                 end = min(start + _HTTP_BYTES, reply.end)
                 views = (await source.reading.at(start, end)).views(start, end)
-                await context.write(http_body(kind, list(views)))
+                await context.write(http_body(kind, views))
                 reader.moved(end - start)
 
     async def _manifest(self, media: TitleMedia, file: str) -> tuple[str, str]:
@@ -244,7 +244,7 @@ def register(servicer: PlaybackServicer, server: grpc.aio.Server) -> None:
         name: grpc.unary_stream_rpc_method_handler(
             handler.unary_stream,
             request_deserializer=handler.request_deserializer,
-            response_serializer=_as_it_is,
+            response_serializer=_joined,
         )
         if handler.response_streaming
         else handler
@@ -267,8 +267,9 @@ class _Recorder:
         self.handlers = handlers
 
 
-def _as_it_is(message: bytes) -> bytes:
-    return message
+def _joined(message: Buffers) -> bytes:
+    """For gRPC's own server; on the port of media the parts are sent from where they lie."""
+    return b"".join(message)
 
 
 def _starts(reply: Answer) -> list[int]:
@@ -327,12 +328,12 @@ def _header(header: Header) -> res.PlayHeader:
     )
 
 
-def _wire(message: bytes | Header | End) -> bytes:
-    if isinstance(message, bytes):
+def _wire(message: Buffers | Header | End) -> Buffers:
+    if isinstance(message, tuple):
         return message
     if isinstance(message, Header):
-        return pb.PlayResponse(header=_header(message)).SerializeToString()
-    return pb.PlayResponse(end=_end(message)).SerializeToString()
+        return (pb.PlayResponse(header=_header(message)).SerializeToString(),)
+    return (pb.PlayResponse(end=_end(message)).SerializeToString(),)
 
 
 def _position(position: res.StreamPosition) -> Position:

@@ -71,10 +71,11 @@ class Call:
         self._begin(metadata)
 
     async def write(self, message: Any) -> None:
-        """Send one message; returns when the kernel has it."""
+        """Send one message, or its finished parts as a tuple; returns when the kernel has it."""
         self._begin(())
-        data = self.serialize(message)
-        await self._connection.send(self._stream_id, (b"\0" + len(data).to_bytes(4, "big"), data))
+        parts = message if isinstance(message, tuple) else (self.serialize(message),)
+        prefix = b"\0" + sum(map(len, parts)).to_bytes(4, "big")
+        await self._connection.send(self._stream_id, (prefix, *parts))
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()

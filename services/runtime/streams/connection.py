@@ -134,7 +134,7 @@ class Connection:
             self._h2.send_headers(stream_id, headers)
             self._flush_control()
 
-    async def send(self, stream_id: int, parts: Sequence[bytes]) -> None:
+    async def send(self, stream_id: int, parts: Sequence[bytes | memoryview]) -> None:
         """Send these bytes; returns when the kernel has them. A cancelled one leaves the rest to be sent."""
         out = self._out.get(stream_id)
         if out is None:

@@ -126,7 +126,7 @@ async def test_what_memory_dropped_is_read_again_only_as_far_as_it_is_wanted(obj
         (len(FILM) - 9, len(FILM)),
     ):
         part = await reading.at(start, end)
-        assert part.message(start, end) == whole.message(start, end)
+        assert b"".join(part.message(start, end)) == b"".join(whole.message(start, end))
         assert b"".join(part.views(start, end)) == FILM[start:end]
     assert (cache.load_count, cache.piece_count, cache.kept_bytes) == (1, 4, 0)
 
