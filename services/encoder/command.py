@@ -63,13 +63,22 @@ def cut_point(chunk: Chunk, clock: SourceClock) -> Fraction | None:
     return clock.zero + Fraction(2 * picture - chunk.previous_frame_ticks, 2 * chunk.timescale)
 
 
-def _video_input(chunk: Chunk, clock: SourceClock) -> list[str]:
+def _aim(chunk: Chunk, clock: SourceClock, at: Fraction, picture: PictureFormat) -> Fraction:
+    """Where to seek to for what is cut at `at`, in seconds on the container's clock."""
+    if not clock.exact_seeks or picture.interlaced:  # fields are judged by frames before the first
+        return at - clock.run_up_seconds
+    # Into the first picture, so that no rounding moves it before one that can be decoded on its own.
+    begin = 2 * (chunk.start_ticks - chunk.held_ticks) + chunk.durations[0]
+    return clock.zero + Fraction(begin, 2 * chunk.timescale)
+
+
+def _video_input(chunk: Chunk, clock: SourceClock, picture: PictureFormat) -> list[str]:
     # One thread decodes: a worker has as many slots as it has cores.
     argv = ["-threads", "1"]
     at = cut_point(chunk, clock)
     if at is not None:
-        # A seek counts from the container's start. It takes a run-up, and the graph drops what is too early.
-        start = at - Fraction(clock.container_start_us, 1_000_000) - clock.run_up_seconds
+        # A seek counts from the container's start; the graph drops what is too early.
+        start = _aim(chunk, clock, at, picture) - Fraction(clock.container_start_us, 1_000_000)
         argv += ["-noaccurate_seek", "-ss", _seconds(max(start, Fraction(0)))]
     # Keep the source's clock, so that the graph can name absolute times.
     return [*argv, "-copyts", *INPUT_FLAGS]
@@ -288,7 +297,7 @@ def video_command(
     Progress comes on standard output as `frame=N` lines.
     """
     argv = [*_global_flags(), "-progress", "pipe:1", "-stats_period", "0.5"]
-    argv += _video_input(chunk, clock)
+    argv += _video_input(chunk, clock, picture)
     # The graph has one thread as well.
     argv += ["-filter_complex_threads", "1"]
     argv += ["-filter_complex", _graph(chunk, clock, rungs, picture)]
@@ -311,7 +320,14 @@ def quality_command(
     At each rung's own size, or all at the size of `shown_at`, as on a screen. Rung k's figures go to `k.log`:
     JSON of VMAF, or a line a frame of SSIM.
     """
-    argv = [*_global_flags(), "-progress", "pipe:1", "-stats_period", "0.5", *_video_input(part, clock)]
+    argv = [
+        *_global_flags(),
+        "-progress",
+        "pipe:1",
+        "-stats_period",
+        "0.5",
+        *_video_input(part, clock, picture),
+    ]
     lines = [_graph(part, clock, [shown_at or rung for rung in rungs], picture)]
     # The source goes on: without an end its next frame would be compared with our last.
     whole = f"trim=end_frame={part.frame_count},setpts=N"

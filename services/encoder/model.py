@@ -51,6 +51,8 @@ class SourceClock:
     frame_rate: Fraction
     #: How much earlier than the frame wanted a seek has to go.
     run_up_seconds: int = 1
+    #: Whether a seek to a moment lands on the key frame shown last until then: it needs no run-up.
+    exact_seeks: bool = False
 
     @property
     def zero(self) -> Fraction:

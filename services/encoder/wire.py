@@ -45,6 +45,7 @@ def clock_of(report: preprocessor.SourceReport) -> SourceClock:
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
         frame_rate=fraction_of(video.frame_rate, "report.video.frame_rate"),
+        exact_seeks=video.exact_seeks,
         run_up_seconds=run_up_seconds(report.container, float(video.longest_key_distance_ticks * tick)),
     )
 

@@ -43,6 +43,8 @@ class SourceVideo:
     longest_key_distance_ticks: int = 0
     #: Whether pictures that follow a key frame in the file are shown before it.
     open_gop: bool = False
+    #: Whether a seek to a moment lands on the key frame shown last until then.
+    exact_seeks: bool = False
 
     @property
     def longest_key_distance_s(self) -> float:

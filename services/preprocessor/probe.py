@@ -183,6 +183,7 @@ def _video(facts: dict[str, Any], rate: Fraction | None, frame_count: int) -> So
         full_range=bool(facts["full_range"]),
         longest_key_distance_ticks=facts.get("key_distance", 0),
         open_gop=facts.get("open_gop", False),
+        exact_seeks=facts.get("exact_seeks", False),
     )
 
 

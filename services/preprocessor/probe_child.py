@@ -50,6 +50,8 @@ class Shown:
     key: bool
     #: Whether it stands behind a key frame in the file and is shown before it.
     leading: bool
+    #: By how much it is decoded before it is shown; None where the file doesn't say.
+    lead: int | None
 
 
 def _open(source_fd: int, formats: str) -> InputContainer:
@@ -112,7 +114,27 @@ def _packets(container: InputContainer, stream: VideoStream, sounds: dict[int, H
         counted += 1
         if counted > MAX_FRAMES:
             raise Refused("SOURCE_UNSUPPORTED", f"it has more than {MAX_FRAMES} frames")
-        yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe, packet.pts < last_key)
+        lead = None if packet.dts is None else packet.pts - packet.dts
+        yield Shown(packet.pts, packet.duration or 0, packet.is_keyframe, packet.pts < last_key, lead)
+
+
+def _exact_seeks(container: InputContainer, stream: VideoStream, frames: list[Shown]) -> bool:
+    """Whether seeks find the key frame they want without a run-up.
+
+    This demuxer alone takes a seek's aim for a time of showing and turns it into one of decoding, with one
+    difference for the whole track. So it does when all key frames are decoded equally long before they are
+    shown and one, tried on either side, is found.
+    """
+    keys = [frame for frame in frames if frame.key]
+    if len(keys) < 2 or not container.format.name.startswith("mov") or len({key.lead for key in keys}) > 1:
+        return False
+    before, key = keys[len(keys) // 2 - 1 :][:2]
+    for aim, wanted in ((key.pts + key.duration / 2, key), (key.pts - before.duration / 2, before)):
+        container.seek(int(aim * float(stream.time_base or 1) * 1_000_000), backward=True, any_frame=False)
+        found = next((packet for packet in container.demux(stream) if packet.size), None)
+        if found is None or found.pts != wanted.pts:
+            return False
+    return True
 
 
 def _check_end(container: InputContainer, stream: VideoStream, frames: list[Shown], seconds: int) -> bool:
@@ -273,6 +295,7 @@ def _all_frames(
         "key_distance": key_distance,
         "open_gop": any(frame.leading for frame in frames),
         "interlaced_end": _check_end(container, stream, frames, seconds),
+        "exact_seeks": _exact_seeks(container, stream, frames),
     }
 
 

@@ -79,6 +79,7 @@ def report_message(report: SourceReport) -> preprocessor.SourceReport:
             full_range=video.full_range,
             longest_key_distance_ticks=video.longest_key_distance_ticks,
             open_gop=video.open_gop,
+            exact_seeks=video.exact_seeks,
         ),
         audios=[
             preprocessor.SourceAudio(
@@ -137,6 +138,7 @@ def report_of(message: preprocessor.SourceReport) -> SourceReport:
             full_range=video.full_range,
             longest_key_distance_ticks=video.longest_key_distance_ticks,
             open_gop=video.open_gop,
+            exact_seeks=video.exact_seeks,
         ),
         audios=tuple(
             SourceAudio(

@@ -65,6 +65,7 @@ def clock_of(found: Probe) -> SourceClock:
         first_pts=video.first_pts,
         container_start_us=video.container_start_us,
         frame_rate=video.frame_rate,
+        exact_seeks=video.exact_seeks,
         run_up_seconds=run_up_seconds(found.report.container, video.longest_key_distance_s),
     )
 

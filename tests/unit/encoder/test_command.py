@@ -90,6 +90,16 @@ def test_a_seek_takes_a_run_up_longer_than_any_reordering_and_longer_without_an_
     assert (value(indexed, "-ss"), value(coarse, "-ss")) == ("4.443416", "0.000000")
 
 
+def test_where_seeks_find_their_key_frame_they_aim_into_the_first_picture() -> None:
+    exact = video_command(CHUNK, replace(CLOCK, exact_seeks=True), VideoCodec.H264, RUNGS)
+    far = video_command(CHUNK, CLOCK, VideoCodec.H264, RUNGS)
+    assert 1 < float(value(exact, "-ss")) - float(value(far, "-ss")) < 1.05
+    # Fields are judged by those of the frames before.
+    fields = replace(CLOCK, exact_seeks=True)
+    argv = video_command(CHUNK, fields, VideoCodec.H264, RUNGS, picture=PictureFormat(interlaced=True))
+    assert value(argv, "-ss") == value(far, "-ss")
+
+
 def test_interlaced_pictures_are_made_whole_one_for_each_frame() -> None:
     argv = video_command(CHUNK, CLOCK, VideoCodec.H264, RUNGS, picture=PictureFormat(interlaced=True))
     graph = value(argv, "-filter_complex")

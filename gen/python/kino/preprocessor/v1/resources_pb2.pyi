@@ -296,6 +296,7 @@ class SourceVideo(_message.Message):
     FULL_RANGE_FIELD_NUMBER: _builtins.int
     LONGEST_KEY_DISTANCE_TICKS_FIELD_NUMBER: _builtins.int
     OPEN_GOP_FIELD_NUMBER: _builtins.int
+    EXACT_SEEKS_FIELD_NUMBER: _builtins.int
     stream_index: _builtins.int
     """Index of the stream in the container."""
     codec: _builtins.str
@@ -338,6 +339,10 @@ class SourceVideo(_message.Message):
     """The longest way from a key frame to the next, or to the end, in ticks of `time_base`."""
     open_gop: _builtins.bool
     """True when pictures after a key frame are shown before it: then key frames can't be decoded alone."""
+    exact_seeks: _builtins.bool
+    """Whether a seek to a moment lands on the key frame shown last until then, and on none after it: seen in the index of the
+    file, and tried. Otherwise seeks take a run-up.
+    """
     @_builtins.property
     def frame_rate(self) -> _media_pb2.Rational:
         """Nominal frames per second."""
@@ -371,10 +376,11 @@ class SourceVideo(_message.Message):
         full_range: _builtins.bool = ...,
         longest_key_distance_ticks: _builtins.int = ...,
         open_gop: _builtins.bool = ...,
+        exact_seeks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "time_base", b"time_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "color_matrix", b"color_matrix", "color_primaries", b"color_primaries", "color_transfer", b"color_transfer", "container_start_us", b"container_start_us", "decode_delay_ticks", b"decode_delay_ticks", "display_height", b"display_height", "display_width", b"display_width", "first_pts", b"first_pts", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "full_range", b"full_range", "height", b"height", "interlaced", b"interlaced", "longest_key_distance_ticks", b"longest_key_distance_ticks", "open_gop", b"open_gop", "pixel_format", b"pixel_format", "rotation_degrees", b"rotation_degrees", "stream_index", b"stream_index", "time_base", b"time_base", "variable_frame_rate", b"variable_frame_rate", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "color_matrix", b"color_matrix", "color_primaries", b"color_primaries", "color_transfer", b"color_transfer", "container_start_us", b"container_start_us", "decode_delay_ticks", b"decode_delay_ticks", "display_height", b"display_height", "display_width", b"display_width", "exact_seeks", b"exact_seeks", "first_pts", b"first_pts", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "full_range", b"full_range", "height", b"height", "interlaced", b"interlaced", "longest_key_distance_ticks", b"longest_key_distance_ticks", "open_gop", b"open_gop", "pixel_format", b"pixel_format", "rotation_degrees", b"rotation_degrees", "stream_index", b"stream_index", "time_base", b"time_base", "variable_frame_rate", b"variable_frame_rate", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -496,6 +496,14 @@ export declare type SourceVideo = Message<"kino.preprocessor.v1.SourceVideo"> & 
    * @generated from field: bool open_gop = 22;
    */
   openGop: boolean;
+
+  /**
+   * Whether a seek to a moment lands on the key frame shown last until then, and on none after it: seen in the index of the
+   * file, and tried. Otherwise seeks take a run-up.
+   *
+   * @generated from field: bool exact_seeks = 23;
+   */
+  exactSeeks: boolean;
 };
 
 /**
