@@ -18,6 +18,8 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 Headers = tuple[tuple[str, str], ...]
 
+#: The gateway calls with POST, and tells the method it was called with.
+_METHOD = "x-envoy-original-method"
 #: A smaller text fits into one packet anyhow.
 _WORTH_BYTES = 1024
 
@@ -51,8 +53,7 @@ def answer(request: Mapping[str, str], *, size_bytes: int, etag: str, cache_cont
     elif asked:
         status = ("x-http-status", "206"), ("content-range", f"bytes {start}-{end - 1}/{size_bytes}")
     headers = (*status, ("x-http-content-length", str(end - start)), *common)
-    # The gateway calls with POST, and tells the method it was called with.
-    head = request.get("x-envoy-original-method") == "HEAD"
+    head = request.get(_METHOD) == "HEAD"
     return Answer(headers=headers, start=start, end=start if head else end)
 
 
@@ -63,7 +64,11 @@ def text_answer(
 
     Compressed here, because the gateway's compressor cuts bodies short whose length is told.
     """
-    small = accepts(request.get("accept-encoding", ""), "gzip") and "range" not in request
+    # A browser's gRPC-Web call brings the same header, but its messages must go as they are: it is told from
+    # what the gateway translated by the method.
+    small = (
+        accepts(request.get("accept-encoding", ""), "gzip") and "range" not in request and _METHOD in request
+    )
     coded: Headers = ()
     if small and len(text) >= _WORTH_BYTES:
         # Another representation has another tag (RFC 9110, 8.8.3).

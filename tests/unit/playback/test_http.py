@@ -78,6 +78,7 @@ TEXT = b"#EXTINF:5.005,\n" * 200
 def sent(text: bytes = TEXT, **request: str) -> tuple[str, str, bytes]:
     """Encoding, tag and body."""
     headers = {key.replace("_", "-"): value for key, value in request.items()}
+    headers = {"x-envoy-original-method": "GET", **headers}
     reply, data = text_answer(headers, text, etag="abc", cache_control="private")
     got = dict(reply.headers)
     assert (got["vary"], got["x-http-content-length"]) == ("accept-encoding", str(reply.end - reply.start))
@@ -98,3 +99,10 @@ def test_a_text_stays_plain_for_a_reader_that_takes_no_gzip(accepted: str) -> No
 def test_a_part_of_a_text_and_a_small_one_stay_plain() -> None:
     assert sent(accept_encoding="gzip", range="bytes=1-3") == ("", '"abc"', TEXT[1:4])
     assert sent(TEXT[:100], accept_encoding="gzip") == ("", '"abc"', TEXT[:100])
+
+
+def test_a_message_to_a_browser_that_calls_by_grpc_is_not_compressed() -> None:
+    asked = {"accept-encoding": "gzip, deflate, br", "x-grpc-web": "1"}
+    reply, data = text_answer(asked, TEXT, etag="abc", cache_control="private")
+    assert data == TEXT
+    assert "content-encoding" not in dict(reply.headers)
