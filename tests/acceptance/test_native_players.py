@@ -1,7 +1,8 @@
 """Players outside of browsers at the gateway's HLS and DASH: FFmpeg 9, and mpv with Debian 12's FFmpeg 5.1.
 
 Not asked here, because they can't: FFmpeg 5.1 does not seek in anybody's HLS of fMP4, nor in DASH while it
-shows subtitles; FFmpeg 9 misses the first fragment after a seek into the first segment of several fragments.
+shows subtitles; FFmpeg 9 misses the
+first fragment after a seek into a first segment of several (not in HLS that it muxed itself: not explained).
 """
 
 from __future__ import annotations
