@@ -6,13 +6,14 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import h2.connection
 import h2.events
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from services.runtime.streams.frames import MAX_WINDOW, FrameTooLarge, Splitter, data_frames, go_away
@@ -131,7 +132,7 @@ class Connection:
         out = self._out.get(stream_id)
         if out is not None and not out.begun:
             out.begun = True
-            self._h2.send_headers(stream_id, headers)
+            self._head(stream_id, headers)
             self._flush_control()
 
     async def send(self, stream_id: int, parts: Sequence[bytes | memoryview]) -> None:
@@ -238,7 +239,8 @@ class Connection:
     def _begin(self, event: h2.events.RequestReceived) -> None:
         stream_id = event.stream_id
         if self._leaving:
-            self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            with suppress(StreamClosedError):
+                self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._out[stream_id] = Outgoing(stream_id, self._h2.remote_settings.initial_window_size)
         self._requests[stream_id] = ([(str(k), str(v)) for k, v in event.headers], bytearray())
@@ -342,8 +344,13 @@ class Connection:
 
     def _finish(self, out: Outgoing) -> None:
         assert out.trailers is not None
-        self._h2.send_headers(out.stream_id, out.trailers, end_stream=True)
+        self._head(out.stream_id, out.trailers, end_stream=True)
         self._out.pop(out.stream_id, None)
+
+    def _head(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
+        # The peer may have taken the stream back in what is just being read; that is heard in a moment.
+        with suppress(StreamClosedError):
+            self._h2.send_headers(stream_id, headers, end_stream=end_stream)
 
     def _give_up(self) -> None:
         """The peer broke the protocol: `h2` has said so in a GOAWAY, which it gets if it reads at all."""

@@ -210,6 +210,18 @@ async def test_what_is_taken_back_ends_at_once(server: Server) -> None:
         await one.until(lambda: len(one.data[again]) == 10)
 
 
+async def test_what_is_taken_back_before_it_is_refused_disturbs_nobody(server: Server) -> None:
+    async with client(server) as one:
+        known = {":method": "POST", ":scheme": "http", ":path": PATH, ":authority": "x"}
+        for more in ({"content-type": "text/plain"}, {"content-type": "application/grpc"}):
+            stream = one.h2.get_next_available_stream_id()
+            one.h2.send_headers(stream, [*known.items(), *more.items()], end_stream=True)
+            one.h2.reset_stream(stream)
+        good = await one.call()
+        await one.until(lambda: good in one.ended)
+        assert one.data[good] == WHOLE
+
+
 async def test_a_client_that_is_gone_ends_its_streams(server: Server) -> None:
     async with client(server, window=10) as one:
         await one.call()
