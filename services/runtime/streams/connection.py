@@ -210,7 +210,10 @@ class Connection:
         except (ProtocolError, FrameTooLarge):
             self._give_up()
             return
-        self._flush_control()
+        if others:
+            self._flush_control()
+        else:
+            self._pump()
 
     def _hear(self, event: h2.events.Event) -> None:
         match event:

@@ -14,6 +14,8 @@ MAX_FRAME_BYTES = 16_384
 #: RFC 9113, 6.9.1.
 MAX_WINDOW = 2**31 - 1
 _DATA, _GOAWAY, _WINDOW_UPDATE = 0x0, 0x7, 0x8
+#: Less than this isn't worth a frame of its own.
+_SHORT_BYTES = 1024
 
 
 class FrameTooLarge(Exception):
@@ -56,28 +58,32 @@ class Splitter:
 
 
 def data_frames(stream: int, parts: deque[memoryview], size: int, largest: int) -> list[memoryview | bytes]:
-    """The next `size` bytes of the parts, which are taken off them, in DATA frames of at most `largest`."""
+    """The next `size` bytes of the parts, which are taken off them, in DATA frames of at most `largest`.
+
+    A frame ends where a part does, so that parts are cut as little as can be; but a short one, such as the
+    head of a message, shares its frame with the next.
+    """
     frames = list[memoryview | bytes]()
     full = _data_header(stream, largest)
     while size:
         part = parts[0]
-        count = min(len(part), size) // largest
-        if count:
-            end = count * largest
-            many: list[memoryview | bytes] = [full] * (2 * count)
-            many[1::2] = [part[at : at + largest] for at in range(0, end, largest)]
-            frames += many
-            _take(parts, end)
-            size -= end
-        else:
-            left = min(size, largest)
-            frames.append(_data_header(stream, left))
-            size -= left
-            while left:
-                piece = parts[0][:left]
-                frames.append(piece)
-                _take(parts, len(piece))
-                left -= len(piece)
+        if len(part) < _SHORT_BYTES and len(parts) > 1:
+            body = min(len(parts[1]), largest - len(part), size - len(part))
+            if body > 0:
+                frames += (_data_header(stream, len(part) + body), part, parts[1][:body])
+                parts.popleft()
+                _take(parts, body)
+                size -= len(part) + body
+                continue
+        count, left = divmod(min(len(part), size), largest)
+        end = count * largest
+        many: list[memoryview | bytes] = [full] * (2 * count)
+        many[1::2] = [part[at : at + largest] for at in range(0, end, largest)]
+        frames += many
+        if left:
+            frames += (_data_header(stream, left), part[end : end + left])
+        _take(parts, end + left)
+        size -= end + left
     return frames
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +16,11 @@ import h2.events
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.runtime.streams import StreamServer, connection
+from services.runtime.streams.frames import data_frames
 
 PATH = "/kino.test.v1.Films/Play"
 MESSAGES = [os.urandom(size) for size in (1, 70_000, 1 << 20, 16_379, 16_384)]
@@ -140,6 +143,30 @@ async def client(server: Server, window: int = 1 << 24, largest: int = 16_384) -
         yield made
     finally:
         writer.close()
+
+
+@given(
+    st.lists(st.integers(1, 70_000), min_size=1, max_size=6),
+    st.sampled_from([16_384, 20_000, 1 << 20]),
+    st.lists(st.integers(1, 100_000), max_size=6),
+)
+def test_frames_hold_the_bytes_of_the_parts_in_order(
+    sizes: list[int], largest: int, turns: list[int]
+) -> None:
+    data = [os.urandom(size) for size in sizes]
+    parts = deque(memoryview(each) for each in data)
+    found, left = b"", sum(sizes)
+    for turn in [*turns, left]:
+        size = min(turn, left)
+        wire = b"".join(data_frames(3, parts, size, largest))
+        left -= size
+        while wire:
+            length = int.from_bytes(wire[:3], "big")
+            assert (0 < length <= largest, wire[3:9]) == (True, b"\0\0\0\0\0\3")
+            found += wire[9 : 9 + length]
+            wire = wire[9 + length :]
+        assert len(found) == sum(sizes) - left
+    assert found == b"".join(data)
 
 
 async def test_messages_come_whole_and_in_order_with_their_status_behind_them(server: Server) -> None:
