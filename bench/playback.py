@@ -138,7 +138,7 @@ def run(rounds: int = ROUNDS, *, parts: Sequence[str] = ()) -> Report:
         rounds=rounds,
         congestion=congestion,
         title=f"{TITLE.segment_count} segments of {TITLE.video_bytes + TITLE.audio_bytes} bytes, warm",
-        message_bytes="65536 first, 262144 until 1 MiB is sent or while the reader is slow, then 2097152",
+        message_bytes="65536 first, 262144 until 1 MiB is sent, then 2097152, or 524288 to slow readers",
         reader="Go, two streams on two connections, HTTP/2 stream windows of 4 MiB",
         firsts=f"one request at a time, {_REST_MS} ms after the one before",
         gateway="envoy.yaml as shipped, one worker a core",

@@ -17,8 +17,10 @@ from typing import TypeAlias
 CUT_BYTES = 2 << 20
 #: First message of a stream: soon on the screen.
 FIRST_BYTES = 64 << 10
-#: Messages until a stream has shown its speed, and those of one that is slow.
+#: Messages until a stream has shown its speed.
 SMALL_BYTES = 256 << 10
+#: Messages to a reader that takes them at about the film's pace.
+STEADY_BYTES = 512 << 10
 #: A segment is kept in blocks of this size, and read again in whole ones when memory has dropped it.
 BLOCK_BYTES = SMALL_BYTES
 
@@ -141,9 +143,9 @@ def _marks(data: bytes) -> tuple[int, ...]:
 
 
 class Ramp:
-    """How large the next message of a stream is: small at first, and while its reader is slow.
+    """How large the next message of a stream is: small at first, and smaller while its reader is slow.
 
-    A reader that waits for the film's own pace gets small ones, which it has whole sooner; who takes all
+    A reader that waits for the film's own pace gets middling ones, which it has whole sooner; who takes all
     there is takes it in large ones, which cost least.
     """
 
@@ -157,8 +159,8 @@ class Ramp:
     def cut(self, start: int, end: int) -> int:
         """Where the message that begins at `start` ends, at most `end`."""
         size = FIRST_BYTES if not self._sent_bytes else SMALL_BYTES
-        if self._sent_bytes >= _PROVEN_BYTES and not self._slow:
-            size = CUT_BYTES
+        if self._sent_bytes >= _PROVEN_BYTES:
+            size = STEADY_BYTES if self._slow else CUT_BYTES
         return min(start - start % size + size, end)
 
     def sent(self, size_bytes: int, seconds: float) -> None:

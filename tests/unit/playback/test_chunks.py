@@ -13,6 +13,7 @@ from services.playback.chunks import (
     CUT_BYTES,
     FIRST_BYTES,
     SMALL_BYTES,
+    STEADY_BYTES,
     Chunks,
     Ramp,
     Track,
@@ -93,7 +94,7 @@ def test_messages_grow_once_the_reader_has_shown_its_speed() -> None:
     assert ends == [FIRST_BYTES, *small, CUT_BYTES, 2 * CUT_BYTES, 3 * CUT_BYTES]
 
 
-def test_a_slow_reader_gets_small_messages_until_it_is_fast() -> None:
+def test_a_slow_reader_gets_smaller_messages_until_it_is_fast() -> None:
     ramp = Ramp()
     ramp.sent(2 * CUT_BYTES, 0.0)
     sizes = []
@@ -102,7 +103,7 @@ def test_a_slow_reader_gets_small_messages_until_it_is_fast() -> None:
         size_bytes = ramp.cut(0, 4 * CUT_BYTES)
         sizes.append(size_bytes)
         ramp.sent(size_bytes, size_bytes / bytes_per_s)
-    assert sizes == [CUT_BYTES, SMALL_BYTES, SMALL_BYTES, SMALL_BYTES, CUT_BYTES]
+    assert sizes == [CUT_BYTES, STEADY_BYTES, STEADY_BYTES, STEADY_BYTES, CUT_BYTES]
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
