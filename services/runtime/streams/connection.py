@@ -62,7 +62,6 @@ class Outgoing:
         self.size_bytes = 0
         #: Sent after the parts; the end of the stream.
         self.trailers: Headers | None = None
-        self.begun = False
         #: Whether it waits for its turn.
         self.queued = False
         #: Whether bytes of it are not with the kernel yet, and who waits for that.
@@ -128,10 +127,8 @@ class Connection:
         self._flush_control()
 
     def send_headers(self, stream_id: int, headers: Headers) -> None:
-        """Begin the answer."""
-        out = self._out.get(stream_id)
-        if out is not None and not out.begun:
-            out.begun = True
+        """Begin the answer; once for a stream."""
+        if stream_id in self._out:
             self._head(stream_id, headers)
             self._flush_control()
 
